@@ -1,0 +1,135 @@
+//! The settings of a pool: sizes, lifetimes, time-outs, retry policy. Plain data with reasons.
+//!
+//! Owns the values and their defaults; parsing them from a file is the gateway's work.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Sizes and lifetimes of one environment's pool.
+///
+/// # Defaults
+/// See [`PoolConfig::default`]: each default carries its reason beside the field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PoolConfig {
+    /// Connections kept serving while idle. Range 1..=`max_connections`. Default 2: one can end while the
+    /// other carries the traffic, and one HTTP/2 connection does not scale over cores.
+    pub min_connections: u32,
+    /// Most connections serving at once (a successor of one that is being replaced may exist beside them).
+    /// Range `min_connections`..=256. Default 8.
+    pub max_connections: u32,
+    /// Our own cap on concurrent streams of one connection; the provider's SETTINGS may lower it.
+    /// Range 1..=1000. Default 100, what RFC 9113 §6.5.2 recommends servers to allow at least.
+    pub max_streams: u32,
+    /// Most requests waiting for a stream at once. Range 0..=100 000. Default 1024: at 1 ms per request and
+    /// 200 streams that is five milliseconds of work, so a longer queue only hides an outage.
+    pub queue_capacity: u32,
+    /// Age at which a connection is replaced, make-before-break. Each connection draws its own age from
+    /// `max_age` ± 20 %. Range 10 s..=24 h. Default 30 min, so that addresses and certificates are looked at
+    /// again regularly.
+    pub max_age: Duration,
+    /// How long a surplus connection (above the floor) may carry nothing before it is closed.
+    /// Range 1 s..=1 h. Default 60 s.
+    pub idle_shrink: Duration,
+    /// Interval of keep-alive PINGs, also on idle connections: load balancers forget flows after 60–350 s.
+    /// Range 1 s..=1 h. Default 30 s.
+    pub ping_interval: Duration,
+    /// How long a PING may stay unanswered, counted from when it was queued. Range 100 ms..=60 s. Default 10 s.
+    pub ping_timeout: Duration,
+    /// How long streams of a connection that is being replaced may go on. Range 1 s..=1 h. Default 60 s.
+    pub drain_timeout: Duration,
+    /// First back-off after a failed dial; doubles with jitter up to `backoff_max`. Default 100 ms.
+    pub backoff_initial: Duration,
+    /// Longest back-off between failed dials. Default 10 s.
+    pub backoff_max: Duration,
+    /// Pause between dials after the provider refused our certificate: redialling cannot mend it, and the
+    /// provider may count it as an attack. Default 30 s.
+    pub identity_fault_pause: Duration,
+    /// Most bytes of a request body held for a possible replay. Range 0..=16 MiB. Default 64 KiB.
+    pub replay_buffer_bytes: usize,
+    /// Most bytes held for replays by all requests of this pool together. Default 64 MiB.
+    pub replay_buffer_total_bytes: usize,
+    /// Receive window of one stream. Range 64 KiB..=16 MiB. Default 1 MiB: a body arrives at full speed
+    /// over a 40 ms round trip up to 25 MB/s.
+    pub stream_window_bytes: u32,
+    /// Receive window of one connection; bounds what unread responses can hold in memory.
+    /// Range 1 MiB..=256 MiB. Default 8 MiB.
+    pub connection_window_bytes: u32,
+    /// Largest response header list accepted. Range 4 KiB..=1 MiB. Default 64 KiB.
+    pub max_response_header_bytes: u32,
+    /// Most connections when the provider speaks HTTP/1.1, where one connection carries one request.
+    /// Range `min_connections`..=1024. Default 64.
+    pub http1_max_connections: u32,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            min_connections: 2,
+            max_connections: 8,
+            max_streams: 100,
+            queue_capacity: 1024,
+            max_age: Duration::from_secs(30 * 60),
+            idle_shrink: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(60),
+            backoff_initial: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(10),
+            identity_fault_pause: Duration::from_secs(30),
+            replay_buffer_bytes: 64 * 1024,
+            replay_buffer_total_bytes: 64 * 1024 * 1024,
+            stream_window_bytes: 1024 * 1024,
+            connection_window_bytes: 8 * 1024 * 1024,
+            max_response_header_bytes: 64 * 1024,
+            http1_max_connections: 64,
+        }
+    }
+}
+
+/// How long each phase may take. The names are those of the configuration and of the error codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Timeouts {
+    /// Resolving and TCP connect, a proxy's CONNECT included. Default 5 s.
+    pub connect: Duration,
+    /// TLS handshake. Default 5 s.
+    pub tls: Duration,
+    /// From the end of the handshake to the proof that the connection serves (PING acknowledged). Default 5 s.
+    pub prove: Duration,
+    /// Waiting for a free stream. Default 2 s.
+    pub queue: Duration,
+    /// From the request being sent to the response's header. A route's `timeout_ms` changes this. Default 30 s.
+    pub response_header: Duration,
+    /// Longest silence between two pieces of a body, either way. Default 60 s.
+    pub idle: Duration,
+    /// Whole exchange, off by default (`None`): payments are bounded by `response_header`.
+    pub total: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            tls: Duration::from_secs(5),
+            prove: Duration::from_secs(5),
+            queue: Duration::from_secs(2),
+            response_header: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            total: None,
+        }
+    }
+}
+
+/// What may be sent again when a connection fails under a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RetryPolicy {
+    /// Only what the provider provably did not process: any method, at most three attempts. The default.
+    #[default]
+    Unprocessed,
+    /// As `Unprocessed`, and what it may have processed where the method is idempotent
+    /// (GET, HEAD, OPTIONS, PUT, DELETE; RFC 9110 §9.2.2).
+    Idempotent,
+    /// Nothing is ever sent twice.
+    Never,
+}

@@ -1,0 +1,65 @@
+//! Events that a pool reports: the seam between its work and the metrics and logs made of it.
+//!
+//! The pool calls an [`Observer`] off the hot path only: for handshakes, deaths, GOAWAYs and retries. Gauges are
+//! not events; they are read from [`crate::PoolStatus`] when somebody looks, so they cannot drift.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{journey::ConnectionId, status::CauseOfDeath, verdict::Verdict};
+
+/// How long each phase of a dial took; `None` for a phase that was not reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DialPhases {
+    /// Name resolution; zero where an address was configured.
+    pub dns: Option<Duration>,
+    /// TCP connect, a proxy's CONNECT included.
+    pub tcp: Option<Duration>,
+    /// TLS handshake.
+    pub tls: Option<Duration>,
+    /// From the end of the handshake to the proof.
+    pub prove: Option<Duration>,
+    /// The whole dial, to the proof or to the failure.
+    pub total: Duration,
+}
+
+/// The end of one dial, good or bad.
+#[derive(Clone, Debug, Serialize)]
+pub struct DialReport {
+    /// The connection that was dialled.
+    pub connection: ConnectionId,
+    /// The address that was dialled, as text; empty when none was reached.
+    pub address: String,
+    /// Durations.
+    pub phases: DialPhases,
+    /// Resumed or full; `None` if the handshake did not end.
+    pub resumed: Option<bool>,
+    /// `None` when it serves; else the stable code of the failure.
+    pub failure: Option<&'static str>,
+    /// Serial of the generation used.
+    pub generation: u64,
+}
+
+/// Receives a pool's events. Implementations must not block: they are called on the pool's tasks.
+pub trait Observer: Send + Sync + 'static {
+    /// A dial ended.
+    fn dialled(&self, report: &DialReport);
+    /// A connection that had served is gone, after carrying `requests`.
+    fn closed(&self, connection: ConnectionId, cause: CauseOfDeath, requests: u64);
+    /// The provider sent GOAWAY with this error code.
+    fn goaway(&self, connection: ConnectionId, error_code: u32);
+    /// A request was sent again, or was not, by this verdict.
+    fn retried(&self, verdict: Verdict);
+}
+
+/// An observer that ignores everything; for tests and tools.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn dialled(&self, _: &DialReport) {}
+    fn closed(&self, _: ConnectionId, _: CauseOfDeath, _: u64) {}
+    fn goaway(&self, _: ConnectionId, _: u32) {}
+    fn retried(&self, _: Verdict) {}
+}

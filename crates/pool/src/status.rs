@@ -1,0 +1,188 @@
+//! What a pool looks like at one moment: the data behind `/api/v1/pools`, `Pools.List`, gauges and the demo table.
+//!
+//! Snapshots only: reading one changes nothing.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tls_core::{HandshakeFacts, TicketStats};
+
+use crate::{connection::State, journey::ConnectionId, observe::DialPhases};
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CauseOfDeath {
+    /// The provider sent GOAWAY.
+    Goaway,
+    /// It reached its maximum age and was replaced.
+    Age,
+    /// It was above the floor and carried nothing.
+    Idle,
+    /// A PING stayed unanswered.
+    PingTimeout,
+    /// The provider closed or reset the transport.
+    ClosedByProvider,
+    /// The provider broke HTTP/2.
+    ProtocolError,
+    /// Its generation (identity, trust or pins) was replaced.
+    Replaced,
+    /// The pool was stopped.
+    Stopped,
+    /// It never served: the dial or the proof failed.
+    NeverServed,
+}
+
+impl CauseOfDeath {
+    /// All causes, for registering metrics.
+    pub const ALL: [CauseOfDeath; 9] = [
+        Self::Goaway,
+        Self::Age,
+        Self::Idle,
+        Self::PingTimeout,
+        Self::ClosedByProvider,
+        Self::ProtocolError,
+        Self::Replaced,
+        Self::Stopped,
+        Self::NeverServed,
+    ];
+
+    /// The metric label and log word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Goaway => "goaway",
+            Self::Age => "age",
+            Self::Idle => "idle",
+            Self::PingTimeout => "ping_timeout",
+            Self::ClosedByProvider => "closed_by_provider",
+            Self::ProtocolError => "protocol_error",
+            Self::Replaced => "replaced",
+            Self::Stopped => "stopped",
+            Self::NeverServed => "never_served",
+        }
+    }
+}
+
+/// The version of HTTP that a connection speaks, by ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Protocol {
+    /// HTTP/2.
+    #[serde(rename = "h2")]
+    H2,
+    /// HTTP/1.1, lent exclusively.
+    #[serde(rename = "http/1.1")]
+    Http11,
+}
+
+/// Whether new streams may start on a connection's generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GenerationRole {
+    /// New streams start here.
+    Active,
+    /// An older generation on its way out.
+    Draining,
+}
+
+/// One connection at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConnectionStatus {
+    /// Its number.
+    pub id: ConnectionId,
+    /// Where it stands.
+    pub state: State,
+    /// HTTP version.
+    pub protocol: Protocol,
+    /// Serial of its generation.
+    pub generation: u64,
+    /// Whether that generation is the active one.
+    pub role: GenerationRole,
+    /// The remote address.
+    pub address: String,
+    /// Time since the dial began.
+    pub age: Duration,
+    /// Streams leased now.
+    pub in_flight: u32,
+    /// Streams it may carry at once: the smaller of our cap and the provider's SETTINGS.
+    pub capacity: u32,
+    /// Requests carried so far.
+    pub requests: u64,
+    /// Most streams at once so far.
+    pub peak_in_flight: u32,
+    /// Last PING round trip.
+    pub ping_rtt: Option<Duration>,
+    /// What the handshake negotiated.
+    pub handshake: HandshakeFacts,
+    /// How long each phase of its dial took.
+    pub phases: DialPhases,
+}
+
+/// Totals since the pool started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PoolTotals {
+    /// Requests that were given a stream (attempts are not counted twice).
+    pub requests: u64,
+    /// Connections that came to serve.
+    pub connections: u64,
+    /// Full handshakes of connections that came to serve.
+    pub handshakes_full: u64,
+    /// Resumed handshakes of connections that came to serve.
+    pub handshakes_resumed: u64,
+    /// Dials that failed.
+    pub dials_failed: u64,
+    /// Requests that waited in the queue because no proven connection had a free stream.
+    pub waited_for_dial: u64,
+    /// Replays made.
+    pub replays: u64,
+    /// GOAWAY frames received.
+    pub goaways: u64,
+}
+
+/// One pool at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolStatus {
+    /// The environment's name.
+    pub environment: String,
+    /// The customer identifier.
+    pub customer: String,
+    /// Authority of the provider, `host[:port]`.
+    pub authority: String,
+    /// Whether the floor is met now.
+    pub floor_met: bool,
+    /// Connections kept while idle.
+    pub min_connections: u32,
+    /// Most connections.
+    pub max_connections: u32,
+    /// Serial of the active generation.
+    pub generation: u64,
+    /// Requests waiting for a stream.
+    pub queue_depth: u32,
+    /// Streams leased now, over all connections.
+    pub in_flight: u32,
+    /// Bytes held for replays now.
+    pub replay_bytes: usize,
+    /// Dials under way.
+    pub dialling: u32,
+    /// The last failure of a dial, if none succeeded since: code and text.
+    pub last_failure: Option<DialFailureStatus>,
+    /// Tickets of the active generation.
+    pub tickets: TicketStats,
+    /// Totals since start.
+    pub totals: PoolTotals,
+    /// 1 − connections ÷ requests since start; 0 before the first request.
+    pub reuse_ratio: f64,
+    /// The connections.
+    pub connections: Vec<ConnectionStatus>,
+}
+
+/// Why the last dial failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DialFailureStatus {
+    /// Stable code.
+    pub code: &'static str,
+    /// What happened, for a person.
+    pub message: String,
+    /// How long ago.
+    pub ago: Duration,
+}
