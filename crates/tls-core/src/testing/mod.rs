@@ -1,0 +1,1 @@
+//! A small PKI and in-memory handshakes for this crate's tests.
