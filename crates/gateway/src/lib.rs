@@ -3,4 +3,5 @@
 //! Owns configuration, the egress facade, the gRPC API, the admin listener, telemetry, the life cycle and the
 //! commands. Connections belong to `pool`, trust to `tls-core`. Bodies are opaque here: streamed, never logged.
 
+pub mod config;
 pub mod outcome;
