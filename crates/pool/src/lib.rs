@@ -3,22 +3,33 @@
 //! Owns dialling, proof, leases, draining, replacement and retry verdicts. Trust decisions belong to `tls-core`,
 //! routing and replies to the gateway. The entry is [`Pool`].
 
-pub mod config;
-pub mod connection;
-pub mod error;
-pub mod journey;
-pub mod key;
-pub mod observe;
-pub mod status;
-pub mod verdict;
+mod config;
+mod connection;
+mod dial;
+mod error;
+mod http1;
+mod hub;
+mod journey;
+mod key;
+mod observe;
+mod pool;
+mod send;
+mod status;
+mod supervisor;
+mod verdict;
+pub mod workers;
 
 pub use config::{PoolConfig, RetryPolicy, Timeouts};
-pub use connection::State;
+pub use connection::{Event, Illegal, State};
+pub use dial::{HostPort, Target};
 pub use error::{BodyError, DialError, SendError, SendErrorKind};
 pub use journey::{ConnectionId, Journey};
 pub use key::PoolKey;
 pub use observe::{DialPhases, DialReport, Observer, Unobserved};
+pub use pool::{Cut, Pool, PoolSpec};
+pub use send::{BoxError, ResponseBody, SendOptions, Sent};
 pub use status::{
     CauseOfDeath, ConnectionStatus, DialFailureStatus, GenerationRole, PoolStatus, PoolTotals, Protocol,
 };
-pub use verdict::{RetrySafe, Verdict};
+pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};
+pub use workers::Workers;

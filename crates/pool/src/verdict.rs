@@ -90,7 +90,8 @@ impl Verdict {
     pub fn of_stream_error(error: &h2::Error) -> Self {
         if error.is_go_away() && error.is_remote() {
             Self::AboveGoaway
-        } else if error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM) {
+        } else if error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        {
             Self::Refused
         } else {
             Self::MaybeProcessed
@@ -146,7 +147,8 @@ mod tests {
     #[test]
     fn idempotent_policy_adds_only_idempotent_methods() {
         let again = |method: &Method| {
-            Verdict::MaybeProcessed.decide(RetryPolicy::Idempotent, method, BodyHeld::Whole, 1) == Decision::Replay
+            Verdict::MaybeProcessed.decide(RetryPolicy::Idempotent, method, BodyHeld::Whole, 1)
+                == Decision::Replay
         };
         assert!(again(&Method::GET) && again(&Method::PUT) && again(&Method::DELETE));
         assert!(!again(&Method::POST) && !again(&Method::PATCH));
@@ -154,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_body_that_was_let_go_is_reported_as_safe_to_retry_by_the_caller() {
-        let decision = Verdict::AboveGoaway.decide(RetryPolicy::Unprocessed, &Method::POST, BodyHeld::Gone, 1);
+        let decision =
+            Verdict::AboveGoaway.decide(RetryPolicy::Unprocessed, &Method::POST, BodyHeld::Gone, 1);
         assert_eq!(decision, Decision::Report(RetrySafe::Yes));
     }
 

@@ -1,8 +1,15 @@
 //! One connection to the provider: its states, its driver task, what it counts.
 //!
-//! Owns a connection from the first byte of the handshake to its obituary. When connections are made or retired
-//! is the supervisor's decision.
+//! Owns a connection from the end of its handshake to its end. When connections are made or retired is the
+//! supervisor's decision; how the transport comes to be is `dial`'s.
 
+mod driver;
+mod link;
 mod state;
+mod tap;
+mod wire;
 
+pub(crate) use driver::{Driver, Ended, Limits};
+pub(crate) use link::{Birth, Link};
 pub use state::{Event, Illegal, State};
+pub(crate) use wire::{Wire, WireHandle, fault_of, wire};

@@ -1,0 +1,398 @@
+//! Where a request finds a stream: the snapshot of serving connections, and the queue when none has room.
+//!
+//! The hot path is [`Hub::try_lease`]: one snapshot load, one pass over at most a few connections, one
+//! compare-and-swap. Everything else happens only when no stream is free. The supervisor alone publishes snapshots.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use tls_core::Generation;
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    connection::{Link, State},
+    error::{DialError, SendErrorKind},
+    http1::Http1Pool,
+    journey::ConnectionId,
+    status::PoolTotals,
+    workers,
+};
+
+/// What a pool shares between requests, connections and its supervisor.
+pub(crate) struct Hub {
+    set: ArcSwap<Vec<Arc<Link>>>,
+    /// Every connection that serves or drains; the supervisor publishes from it.
+    links: Mutex<Vec<Arc<Link>>>,
+    floor: watch::Sender<bool>,
+    dialling: AtomicU32,
+    waiting: AtomicU32,
+    queue: Mutex<VecDeque<Waiter>>,
+    queue_capacity: u32,
+    /// Why nothing serves; empty while something does or while the first dial is still under way.
+    outage: ArcSwapOption<Outage>,
+    /// Set while the provider speaks HTTP/1.1.
+    http1: ArcSwapOption<Http1Pool>,
+    /// New connections use this one; the only one that may carry new streams.
+    pub(crate) generation: ArcSwap<Generation>,
+    growth_wanted: AtomicBool,
+    stopping: AtomicBool,
+    pub(crate) supervisor: Notify,
+    pub(crate) replay_bytes: AtomicUsize,
+    pub(crate) counters: Counters,
+}
+
+/// The failure of the last dial, and when.
+#[derive(Debug)]
+pub(crate) struct Outage {
+    pub(crate) error: Arc<DialError>,
+    pub(crate) at: Instant,
+}
+
+/// Totals since start, incremented where things happen.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) requests: AtomicU64,
+    pub(crate) connections: AtomicU64,
+    pub(crate) full: AtomicU64,
+    pub(crate) resumed: AtomicU64,
+    pub(crate) dials_failed: AtomicU64,
+    pub(crate) waited: AtomicU64,
+    pub(crate) replays: AtomicU64,
+    pub(crate) goaways: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn totals(&self) -> PoolTotals {
+        let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        PoolTotals {
+            requests: read(&self.requests),
+            connections: read(&self.connections),
+            handshakes_full: read(&self.full),
+            handshakes_resumed: read(&self.resumed),
+            dials_failed: read(&self.dials_failed),
+            waited_for_dial: read(&self.waited),
+            replays: read(&self.replays),
+            goaways: read(&self.goaways),
+        }
+    }
+}
+
+/// Which connection a request would rather have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Preference {
+    /// The least loaded, the eldest counting as half as loaded: connections that are used evenly also end
+    /// together where a provider ends them after N requests.
+    Balanced,
+    /// The one that carried least: for a replay, which must not meet a second GOAWAY.
+    Freshest,
+}
+
+/// Why a waiter was woken without a lease.
+#[derive(Clone, Debug)]
+pub(crate) enum Turned {
+    /// Nothing serves.
+    Failed(SendErrorKind),
+    /// The provider turned out to speak HTTP/1.1: ask there.
+    Http1,
+}
+
+struct Waiter {
+    reply: oneshot::Sender<Result<StreamLease, Turned>>,
+    preference: Preference,
+}
+
+impl Hub {
+    pub(crate) fn new(generation: Arc<Generation>, queue_capacity: u32) -> Arc<Self> {
+        Arc::new(Self {
+            set: ArcSwap::default(),
+            links: Mutex::new(Vec::new()),
+            floor: watch::Sender::new(false),
+            dialling: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            queue: Mutex::new(VecDeque::new()),
+            queue_capacity,
+            outage: ArcSwapOption::empty(),
+            http1: ArcSwapOption::empty(),
+            generation: ArcSwap::new(generation),
+            growth_wanted: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            supervisor: Notify::new(),
+            replay_bytes: AtomicUsize::new(0),
+            counters: Counters::default(),
+        })
+    }
+
+    /// The connections that new streams may start on, as last published.
+    pub(crate) fn set(&self) -> arc_swap::Guard<Arc<Vec<Arc<Link>>>> {
+        self.set.load()
+    }
+
+    /// Every connection that serves or drains.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        self.links.lock().clone()
+    }
+
+    /// A connection came to serve.
+    pub(crate) fn register(&self, link: Arc<Link>) {
+        self.links.lock().push(link);
+    }
+
+    /// A connection is gone.
+    pub(crate) fn unregister(&self, id: ConnectionId) {
+        self.links.lock().retain(|link| link.id() != id);
+    }
+
+    /// Dials under way, as last counted by the supervisor.
+    pub(crate) fn dialling(&self) -> u32 {
+        self.dialling.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_dialling(&self, dials: usize) {
+        self.dialling.store(u32::try_from(dials).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Says whether the floor is met; watchers are told of changes only.
+    pub(crate) fn set_floor_met(&self, met: bool) {
+        self.floor.send_if_modified(|was| std::mem::replace(was, met) != met);
+    }
+
+    /// Whether the floor is met, and when that changes.
+    pub(crate) fn floor(&self) -> watch::Receiver<bool> {
+        self.floor.subscribe()
+    }
+
+    /// Whether `links` is another set than the published one.
+    pub(crate) fn set_differs(&self, links: &[Arc<Link>]) -> bool {
+        let set = self.set.load();
+        set.len() != links.len() || set.iter().zip(links).any(|(a, b)| !Arc::ptr_eq(a, b))
+    }
+
+    /// Publishes the serving connections, eldest first, and hands free streams to waiters.
+    pub(crate) fn publish(self: &Arc<Self>, links: Vec<Arc<Link>>) {
+        self.set.store(Arc::new(links));
+        self.dispatch();
+    }
+
+    pub(crate) fn http1(&self) -> Option<Arc<Http1Pool>> {
+        self.http1.load_full()
+    }
+
+    /// Switches between HTTP/2 (none) and HTTP/1.1, and sends waiters to ask again.
+    pub(crate) fn set_http1(&self, pool: Option<Arc<Http1Pool>>) {
+        let turn = pool.is_some();
+        self.http1.store(pool);
+        if turn {
+            self.turn_away(&Turned::Http1);
+        }
+    }
+
+    pub(crate) fn outage(&self) -> Option<Arc<Outage>> {
+        self.outage.load_full()
+    }
+
+    /// A dial failed: if nothing serves, waiters learn the cause at once.
+    pub(crate) fn dial_failed(&self, error: Arc<DialError>, now: Instant) {
+        self.outage.store(Some(Arc::new(Outage { error: error.clone(), at: now })));
+        if !self.set.load().iter().any(|link| link.state() == State::Serving) {
+            self.turn_away(&Turned::Failed(SendErrorKind::Unavailable(error)));
+        }
+    }
+
+    pub(crate) fn dial_succeeded(&self) {
+        self.outage.store(None);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Refuses new requests from now on and turns waiters away.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.turn_away(&Turned::Failed(SendErrorKind::Stopping));
+        self.supervisor.notify_one();
+    }
+
+    /// Requests waiting now.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Whether some request found its connection nearly full since this was last asked.
+    pub(crate) fn take_growth_wanted(&self) -> bool {
+        self.growth_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// A stream on a proven connection, if one is free and nobody waits for it.
+    pub(crate) fn try_lease(self: &Arc<Self>, preference: Preference) -> Option<StreamLease> {
+        if self.waiting() > 0 {
+            return None;
+        }
+        self.pick(preference)
+    }
+
+    fn pick(self: &Arc<Self>, preference: Preference) -> Option<StreamLease> {
+        let set = self.set.load();
+        // A lost race for the last permit is retried once per connection; then the queue is the right place.
+        for _ in 0..=set.len() {
+            let link = choose(&set, preference)?;
+            if let Some(carried) = link.try_acquire() {
+                self.note_load(link);
+                return Some(StreamLease { link: link.clone(), hub: self.clone(), carried });
+            }
+        }
+        None
+    }
+
+    /// Asks for one more connection when three quarters of this one's streams are taken.
+    fn note_load(&self, link: &Link) {
+        if link.in_flight() * 4 > link.capacity() * 3 && !self.growth_wanted.swap(true, Ordering::Relaxed) {
+            self.supervisor.notify_one();
+        }
+    }
+
+    /// Joins the queue.
+    ///
+    /// # Errors
+    /// [`SendErrorKind::QueueFull`], [`SendErrorKind::Stopping`], or the cause why nothing serves.
+    ///
+    /// # Cancel safety
+    /// Dropping the receiver leaves the queue; a lease that was already handed over goes to the next waiter.
+    pub(crate) fn enqueue(
+        self: &Arc<Self>,
+        preference: Preference,
+    ) -> Result<oneshot::Receiver<Result<StreamLease, Turned>>, SendErrorKind> {
+        let mut queue = self.queue.lock();
+        if self.is_stopping() {
+            return Err(SendErrorKind::Stopping);
+        }
+        queue.retain(|waiter| !waiter.reply.is_closed());
+        let depth = u32::try_from(queue.len()).unwrap_or(u32::MAX);
+        if depth >= self.queue_capacity {
+            self.waiting.store(depth, Ordering::SeqCst);
+            return Err(SendErrorKind::QueueFull { depth });
+        }
+        let (reply, receiver) = oneshot::channel();
+        queue.push_back(Waiter { reply, preference });
+        // Announced before looking again: a stream released from now on sees it and dispatches.
+        self.waiting.store(depth + 1, Ordering::SeqCst);
+        drop(queue);
+        self.dispatch();
+        if self.waiting() > 0 {
+            self.supervisor.notify_one();
+        }
+        Ok(receiver)
+    }
+
+    /// Hands free streams to waiters, first come first served.
+    pub(crate) fn dispatch(self: &Arc<Self>) {
+        if self.waiting() == 0 {
+            return;
+        }
+        // A lease that nobody took is dropped after the lock is released: its drop dispatches again.
+        let mut unclaimed = None;
+        {
+            let mut queue = self.queue.lock();
+            while let Some(waiter) = queue.pop_front() {
+                if waiter.reply.is_closed() {
+                    continue;
+                }
+                let lease = unclaimed.take().or_else(|| self.pick(waiter.preference));
+                let Some(lease) = lease else {
+                    queue.push_front(waiter);
+                    break;
+                };
+                if let Err(Ok(lease)) = waiter.reply.send(Ok(lease)) {
+                    unclaimed = Some(lease);
+                }
+            }
+            self.waiting.store(u32::try_from(queue.len()).unwrap_or(u32::MAX), Ordering::SeqCst);
+        }
+        drop(unclaimed);
+    }
+
+    fn turn_away(&self, why: &Turned) {
+        let waiters = {
+            let mut queue = self.queue.lock();
+            self.waiting.store(0, Ordering::SeqCst);
+            std::mem::take(&mut *queue)
+        };
+        for waiter in waiters {
+            let _ = waiter.reply.send(Err(why.clone()));
+        }
+    }
+}
+
+/// The best connection with room, by this preference.
+fn choose(set: &[Arc<Link>], preference: Preference) -> Option<&Arc<Link>> {
+    let mut best: Option<(&Arc<Link>, u64)> = None;
+    let mut elder_seen = false;
+    for link in set {
+        if link.state() != State::Serving {
+            continue;
+        }
+        let weight = if elder_seen { 2 } else { 1 };
+        elder_seen = true;
+        let in_flight = link.in_flight();
+        if in_flight >= link.capacity() {
+            continue;
+        }
+        let score = match preference {
+            Preference::Balanced => {
+                let elsewhere = if link.birth.worker == workers::index() { 0 } else { FOREIGN_WORKER_COST };
+                u64::from(in_flight) * weight + elsewhere
+            }
+            Preference::Freshest => link.requests(),
+        };
+        if best.is_none_or(|(_, lowest)| score < lowest) {
+            best = Some((link, score));
+        }
+    }
+    best.map(|(link, _)| link)
+}
+
+/// How many streams more a connection of the caller's own worker may carry before another worker's is preferred:
+/// a hop between workers costs two wake-ups, about what a handful of streams adds in waiting.
+const FOREIGN_WORKER_COST: u64 = 8;
+
+/// The right to one stream on one proven connection. Dropping it gives the stream back.
+#[must_use = "a lease that is dropped at once gives the stream back"]
+pub(crate) struct StreamLease {
+    link: Arc<Link>,
+    hub: Arc<Hub>,
+    /// Requests the connection had carried before this one.
+    carried: u64,
+}
+
+impl StreamLease {
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    pub(crate) fn is_reuse(&self) -> bool {
+        self.carried > 0
+    }
+}
+
+impl std::fmt::Debug for StreamLease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamLease").field("connection", &self.link.id()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for StreamLease {
+    fn drop(&mut self) {
+        self.link.release();
+        self.hub.dispatch();
+    }
+}

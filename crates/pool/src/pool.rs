@@ -1,0 +1,193 @@
+//! The pool's front door: start it, send through it, look at it, stop it.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body;
+use parking_lot::Mutex;
+use tls_core::Generation;
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time::Instant};
+
+use crate::{
+    config::{PoolConfig, Timeouts},
+    dial::Target,
+    error::SendError,
+    hub::Hub,
+    key::PoolKey,
+    observe::Observer,
+    send::{BoxError, SendOptions, Sent, send},
+    status::{DialFailureStatus, PoolStatus},
+    supervisor::{Context, Supervisor},
+    workers::Workers,
+};
+
+/// Everything a pool is made from.
+pub struct PoolSpec {
+    /// Whose pool it is.
+    pub key: PoolKey,
+    /// Where it dials.
+    pub target: Target,
+    /// Identity, trust and pins.
+    pub generation: Arc<Generation>,
+    /// Sizes and lifetimes.
+    pub config: PoolConfig,
+    /// Time limits of dials.
+    pub timeouts: Timeouts,
+    /// Seed of every random choice (jitter), so that a run can be repeated.
+    pub seed: u64,
+    /// Where connections run.
+    pub workers: Workers,
+    /// Who hears of events.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// Warm, proven connections to one environment. Cheap to clone; all clones are the same pool.
+#[derive(Clone)]
+pub struct Pool {
+    context: Arc<Context>,
+    supervisor: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("key", &self.context.key).finish_non_exhaustive()
+    }
+}
+
+/// What a stop had to cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Streams that had not ended by the deadline.
+    pub streams: u32,
+}
+
+impl Pool {
+    /// Starts a pool: its supervisor runs on `control`, its connections on the spec's workers. Dialling the floor
+    /// begins at once.
+    #[must_use]
+    pub fn start(spec: PoolSpec, control: &Handle) -> Self {
+        let hub = Hub::new(spec.generation, spec.config.queue_capacity);
+        let context = Arc::new(Context {
+            key: spec.key,
+            target: spec.target,
+            config: spec.config,
+            timeouts: spec.timeouts,
+            hub,
+            workers: spec.workers,
+            observer: spec.observer,
+        });
+        let supervisor = Supervisor::new(context.clone(), spec.seed);
+        let task = control.spawn(supervisor.run());
+        Self { context, supervisor: Arc::new(Mutex::new(Some(task))) }
+    }
+
+    /// Whose pool it is.
+    #[must_use]
+    pub fn key(&self) -> &PoolKey {
+        &self.context.key
+    }
+
+    /// Carries one request to the provider. Its URI must be absolute; its headers must hold no hop-by-hop fields.
+    ///
+    /// # Errors
+    /// [`SendError`] says why there is no response, whether a retry is safe, and what happened on the way.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the place in the queue or resets the stream with CANCEL; the stream is given
+    /// back either way. The provider may have processed the request.
+    pub async fn send<B>(&self, request: Request<B>, options: &SendOptions) -> Result<Sent, SendError>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        send(&self.context, request, options).await
+    }
+
+    /// Uses another generation from now on, make-before-break: new connections use it, and those of the old one
+    /// retire when the floor stands without them. Passing the active generation again changes nothing.
+    pub fn activate(&self, generation: Arc<Generation>) {
+        let hub = &self.context.hub;
+        if !Arc::ptr_eq(&hub.generation.load(), &generation) {
+            hub.generation.store(generation);
+            hub.supervisor.notify_one();
+        }
+    }
+
+    /// Whether the floor is met, and when that changes.
+    #[must_use]
+    pub fn floor(&self) -> watch::Receiver<bool> {
+        self.context.hub.floor()
+    }
+
+    /// Waits until the floor is met.
+    ///
+    /// # Cancel safety
+    /// Waits only.
+    pub async fn warm(&self) {
+        // The sender lives in the hub that we hold: the wait cannot fail.
+        let _ = self.floor().wait_for(|met| *met).await;
+    }
+
+    /// What the pool looks like now.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        let now = Instant::now();
+        let context = &self.context;
+        let hub = &context.hub;
+        let generation = hub.generation.load();
+        let totals = hub.counters.totals();
+        let connections: Vec<_> =
+            hub.links().iter().map(|link| link.status(now, generation.serial())).collect();
+        PoolStatus {
+            environment: context.key.environment.clone(),
+            customer: context.key.customer.clone(),
+            authority: context.key.authority.clone(),
+            floor_met: *hub.floor().borrow(),
+            min_connections: context.config.min_connections,
+            max_connections: context.config.max_connections,
+            generation: generation.serial(),
+            queue_depth: hub.waiting(),
+            in_flight: connections.iter().map(|c| c.in_flight).sum(),
+            replay_bytes: hub.replay_bytes.load(Ordering::Relaxed),
+            dialling: hub.dialling(),
+            last_failure: hub.outage().map(|outage| DialFailureStatus {
+                code: outage.error.code(),
+                message: outage.error.to_string(),
+                ago: now.saturating_duration_since(outage.at),
+            }),
+            tickets: generation.tickets().stats(),
+            reuse_ratio: reuse_ratio(totals.requests, totals.connections),
+            totals,
+            connections,
+        }
+    }
+
+    /// Stops the pool: refuses new requests, lets streams end until `limit` has passed, then cuts the rest.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves the pool stopping, without a deadline.
+    pub async fn stop(&self, limit: Duration) -> Cut {
+        self.context.hub.stop();
+        let task = self.supervisor.lock().take();
+        let Some(mut task) = task else { return Cut::default() };
+        if tokio::time::timeout(limit, &mut task).await.is_ok() {
+            return Cut::default();
+        }
+        let streams = self.context.hub.links().iter().map(|l| l.in_flight()).sum();
+        task.abort();
+        Cut { streams }
+    }
+}
+
+/// 1 − connections ÷ requests, never below 0; 0 before the first request.
+fn reuse_ratio(requests: u64, connections: u64) -> f64 {
+    if requests == 0 {
+        return 0.0;
+    }
+    // Counts stay far below 2^53, where f64 is exact.
+    (1.0 - connections as f64 / requests as f64).max(0.0)
+}

@@ -1,0 +1,195 @@
+//! The response body on its way to the caller: credit is given back as it is read, so a slow caller slows its own
+//! stream and nothing else. Holds the lease until the body has ended.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, Sleep},
+};
+
+use crate::{connection::State, error::BodyError, http1::Loan, hub::StreamLease, status::CauseOfDeath};
+
+/// A response body. Dropping it before its end resets the stream with CANCEL.
+pub struct ResponseBody {
+    source: Source,
+    /// Content still to come, where `content-length` said so.
+    remaining: Option<u64>,
+    idle: Duration,
+    waiting_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+enum Source {
+    H2 {
+        // Order matters: the stream goes before the permit.
+        stream: RecvStream,
+        /// The rest of the request body, where the response began before its end.
+        upload: Option<AbortOnDrop>,
+        _lease: StreamLease,
+    },
+    Http11 {
+        body: Incoming,
+        loan: Loan,
+    },
+    Ended,
+}
+
+/// A task that must not outlive its owner.
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("ended", &matches!(self.source, Source::Ended))
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResponseBody {
+    pub(super) fn h2(
+        stream: RecvStream,
+        upload: Option<AbortOnDrop>,
+        lease: StreamLease,
+        length: Option<u64>,
+        idle: Duration,
+    ) -> Self {
+        let source = if stream.is_end_stream() && upload.is_none() {
+            Source::Ended
+        } else {
+            Source::H2 { stream, upload, _lease: lease }
+        };
+        Self { source, remaining: length, idle, waiting_since: None, timer: None }
+    }
+
+    pub(super) fn http11(body: Incoming, loan: Loan, idle: Duration) -> Self {
+        let remaining = body.size_hint().exact();
+        let source = if body.is_end_stream() { Source::Ended } else { Source::Http11 { body, loan } };
+        Self { source, remaining, idle, waiting_since: None, timer: None }
+    }
+
+    fn end(&mut self) {
+        if let Source::H2 { upload: Some(AbortOnDrop(rest)), .. } = &self.source {
+            // The response is complete: whatever the caller still sends, nobody wants.
+            rest.abort();
+        }
+        self.source = Source::Ended;
+        self.timer = None;
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Ended => Poll::Ready(None),
+            Source::H2 { stream, .. } => poll_h2(stream, cx),
+            Source::Http11 { body, .. } => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|f| f.map_err(|e| BodyError::Cut(e.to_string()))))
+            }
+        }
+    }
+
+    /// The limit between two pieces. The timer is made only when a body really makes us wait.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let due = since + self.idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+fn poll_h2(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    let cut = |e: h2::Error| BodyError::Cut(e.to_string());
+    match ready!(stream.poll_data(cx)) {
+        Some(Ok(data)) => {
+            // Credit goes back as the caller takes the bytes: forgotten credit would stall the whole connection.
+            let _ = stream.flow_control().release_capacity(data.len());
+            Poll::Ready(Some(Ok(Frame::data(data))))
+        }
+        Some(Err(e)) => Poll::Ready(Some(Err(cut(e)))),
+        None => {
+            let trailers = ready!(stream.poll_trailers(cx)).map_err(cut).transpose();
+            Poll::Ready(trailers.map(|t| t.map(Frame::trailers)))
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Poll::Ready(frame) = this.poll_source(cx) else {
+            ready!(this.poll_idle(cx));
+            let idle = this.idle;
+            this.end();
+            return Poll::Ready(Some(Err(BodyError::Idle(idle))));
+        };
+        this.waiting_since = None;
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(remaining), Some(data)) = (&mut this.remaining, frame.data_ref()) {
+                    *remaining = remaining.saturating_sub(data.len() as u64);
+                }
+                // The last DATA frame usually carries END_STREAM: give the stream back now, not at the next poll.
+                let over = match &this.source {
+                    Source::H2 { stream, .. } => frame.is_trailers() || stream.is_end_stream(),
+                    Source::Http11 { body, .. } => body.is_end_stream(),
+                    Source::Ended => true,
+                };
+                if over {
+                    this.end();
+                }
+            }
+            Some(Err(_)) | None => this.end(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.source, Source::Ended)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.source, self.remaining) {
+            (Source::Ended, _) => SizeHint::with_exact(0),
+            (_, Some(n)) => SizeHint::with_exact(n),
+            (_, None) => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        // An HTTP/1.1 connection left in the middle of a response cannot be lent again.
+        if let Source::Http11 { body, loan } = self
+            && !body.is_end_stream()
+            && loan.link().state() == State::Serving
+        {
+            loan.link().retire(CauseOfDeath::ClosedByProvider, Instant::now());
+        }
+    }
+}

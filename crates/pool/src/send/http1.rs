@@ -1,0 +1,108 @@
+//! A request over HTTP/1.1: one connection on loan for the whole exchange.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bytes::Bytes;
+use http::{Request, Uri, header};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+
+use super::{BoxError, Carrier, Head, ResponseBody, Sent, upload::Upload};
+use crate::{
+    error::{SendError, SendErrorKind},
+    http1::{Http1Body, Http1Pool},
+    verdict::{RetrySafe, Verdict},
+};
+
+/// Carries the request. What hyper gives back unsent is sent again on another connection.
+pub(super) async fn carry<B>(
+    mut carrier: Carrier<'_>,
+    pool: &Arc<Http1Pool>,
+    head: Head,
+    upload: Upload<B>,
+) -> Result<Sent, SendError>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut request = to_http1(head, upload.into_body());
+    loop {
+        let queued = Instant::now();
+        let mut loan = pool.lend().await.map_err(|kind| carrier.before_send(kind))?;
+        carrier.journey.queue += queued.elapsed();
+        let began = carrier.note_loan(&loan);
+        if loan.sender().ready().await.is_err() {
+            // Closed while it was idle: nothing was sent.
+            loan.link().ended(crate::status::CauseOfDeath::ClosedByProvider);
+            if carrier.journey.attempts < crate::verdict::MAX_ATTEMPTS {
+                continue;
+            }
+            let detail = "the connection closed before the request was sent".to_owned();
+            return Err(carrier.before_send(SendErrorKind::ProviderReset { detail }));
+        }
+        let limit = carrier.options.timeouts.response_header;
+        let answer = tokio::time::timeout(limit, loan.sender().try_send_request(request)).await;
+        carrier.note_times(began, None);
+        match answer {
+            Ok(Ok(response)) => {
+                let (parts, body) = response.into_parts();
+                let body = ResponseBody::http11(body, loan, carrier.options.timeouts.idle);
+                return Ok((http::Response::from_parts(parts, body), carrier.journey));
+            }
+            Ok(Err(mut e)) => match e.take_message() {
+                Some(unsent) if carrier.journey.attempts < crate::verdict::MAX_ATTEMPTS => {
+                    carrier.context.observer.retried(Verdict::NotSent);
+                    carrier.context.hub.counters.replays.fetch_add(1, Ordering::Relaxed);
+                    request = unsent;
+                }
+                unsent => {
+                    let verdict = if unsent.is_some() { Verdict::NotSent } else { Verdict::MaybeProcessed };
+                    return Err(failed(&carrier, verdict, &e.into_error()));
+                }
+            },
+            Err(_) => {
+                loan.link().ended(crate::status::CauseOfDeath::ClosedByProvider);
+                return Err(SendError {
+                    kind: SendErrorKind::ResponseTimeout { after: limit },
+                    verdict: Some(Verdict::MaybeProcessed),
+                    retry_safe: RetrySafe::Unknown,
+                    journey: carrier.journey,
+                });
+            }
+        }
+    }
+}
+
+fn failed(carrier: &Carrier<'_>, verdict: Verdict, error: &hyper::Error) -> SendError {
+    let detail = match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    let kind = if detail.contains(super::upload::CALLER_GONE) {
+        SendErrorKind::CallerGone { detail }
+    } else if detail.contains(super::upload::TOO_LARGE) {
+        SendErrorKind::BodyTooLarge { limit: carrier.options.max_body_bytes }
+    } else {
+        SendErrorKind::ProviderReset { detail }
+    };
+    SendError { kind, verdict: Some(verdict), retry_safe: verdict.retry_safe(), journey: carrier.journey }
+}
+
+/// Origin form with a `host` field, as RFC 9112 §3.2 wants it.
+fn to_http1<B>(head: Head, body: B) -> Request<Http1Body>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let Head { method, uri, mut headers } = head;
+    if let Some(host) = uri.authority().and_then(|a| http::HeaderValue::from_str(a.as_str()).ok()) {
+        headers.insert(header::HOST, host);
+    }
+    let target = uri.path_and_query().cloned().map_or(Uri::default(), Uri::from);
+    let mut request = Request::new(body.map_err(Into::into).boxed_unsync());
+    *request.method_mut() = method;
+    *request.uri_mut() = target;
+    *request.headers_mut() = headers;
+    request
+}

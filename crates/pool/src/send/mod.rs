@@ -1,0 +1,326 @@
+//! A request through the pool: lease, attempt, verdict, replay, response.
+//!
+//! Owns the order of things and the time limits. Leases come from `hub`, one attempt is `exchange`, the request
+//! body is `upload`, the response body is `body`, the rule for replays is `verdict`.
+
+mod body;
+mod exchange;
+mod http1;
+mod upload;
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, Uri, header, request};
+use http_body::Body;
+use tokio::time::Instant;
+
+pub use self::body::ResponseBody;
+use self::{
+    body::AbortOnDrop,
+    exchange::{Answered, Limits, Unanswered, attempt},
+    upload::Upload,
+};
+use crate::{
+    config::{RetryPolicy, Timeouts},
+    error::{SendError, SendErrorKind},
+    hub::{Preference, StreamLease, Turned},
+    journey::Journey,
+    supervisor::Context,
+    verdict::{Decision, RetrySafe, Verdict},
+};
+
+/// What request bodies may fail with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How one request is to be treated.
+#[derive(Clone, Copy, Debug)]
+pub struct SendOptions {
+    /// Time limits; `connect`, `tls` and `prove` are the pool's own.
+    pub timeouts: Timeouts,
+    /// What may be sent again.
+    pub retry: RetryPolicy,
+    /// Largest request body in bytes; `u64::MAX` for no limit.
+    pub max_body_bytes: u64,
+}
+
+/// A response with the way it took.
+pub type Sent = (Response<ResponseBody>, Journey);
+
+/// Carries one request; see [`crate::Pool::send`].
+pub(crate) async fn send<B>(
+    context: &Arc<Context>,
+    request: Request<B>,
+    options: &SendOptions,
+) -> Result<Sent, SendError>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = request.into_parts();
+    let head = Head::new(parts);
+    let config = &context.config;
+    let upload = Upload::new(
+        body,
+        options.max_body_bytes,
+        &context.hub,
+        config.replay_buffer_bytes,
+        config.replay_buffer_total_bytes,
+    );
+    let deadline = options.timeouts.total.map(|total| Instant::now() + total);
+    let carrier = Carrier { context, options, deadline, journey: Journey::default() };
+    carrier.carry(head, upload).await
+}
+
+/// The header of a request, kept so that it can be sent again.
+struct Head {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Head {
+    fn new(parts: request::Parts) -> Self {
+        Self { method: parts.method, uri: parts.uri, headers: parts.headers }
+    }
+
+    fn to_request(&self) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        *request.version_mut() = http::Version::HTTP_2;
+        request
+    }
+}
+
+/// One request on its way.
+struct Carrier<'a> {
+    context: &'a Arc<Context>,
+    options: &'a SendOptions,
+    deadline: Option<Instant>,
+    journey: Journey,
+}
+
+enum Leased {
+    Stream(StreamLease),
+    Http1(Arc<crate::http1::Http1Pool>),
+}
+
+impl Carrier<'_> {
+    async fn carry<B>(mut self, head: Head, mut upload: Upload<B>) -> Result<Sent, SendError>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        loop {
+            let lease = match self.lease().await {
+                Ok(Leased::Stream(lease)) => lease,
+                Ok(Leased::Http1(pool)) => return http1::carry(self, &pool, head, upload).await,
+                Err(kind) => return Err(self.before_send(kind)),
+            };
+            let began = self.note_lease(&lease);
+            let result = attempt(&lease, head.to_request(), &mut upload, self.limits()).await;
+            match result {
+                Ok(answered) => return Ok(self.deliver(answered, upload, lease, began)),
+                Err(unanswered) => {
+                    self.note_times(began, None);
+                    // The permit goes back before the next lease is asked for.
+                    drop(lease);
+                    self.judge(&head.method, &mut upload, unanswered)?;
+                }
+            }
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let timeouts = &self.options.timeouts;
+        Limits { response_header: timeouts.response_header, idle: timeouts.idle, deadline: self.deadline }
+    }
+
+    /// A stream on a proven connection, at once or after waiting its turn.
+    async fn lease(&mut self) -> Result<Leased, SendErrorKind> {
+        let hub = &self.context.hub;
+        let preference = if self.journey.attempts == 0 { Preference::Balanced } else { Preference::Freshest };
+        loop {
+            if let Some(lease) = hub.try_lease(preference) {
+                return Ok(Leased::Stream(lease));
+            }
+            if let Some(pool) = hub.http1() {
+                return Ok(Leased::Http1(pool));
+            }
+            match self.wait_for_lease(preference).await? {
+                Ok(lease) => return Ok(Leased::Stream(lease)),
+                Err(Turned::Failed(kind)) => return Err(kind),
+                Err(Turned::Http1) => {}
+            }
+        }
+    }
+
+    async fn wait_for_lease(
+        &mut self,
+        preference: Preference,
+    ) -> Result<Result<StreamLease, Turned>, SendErrorKind> {
+        let hub = &self.context.hub;
+        // Nothing serves and we know why: say so now, not when the queue's time is up.
+        if let Some(outage) = hub.outage()
+            && hub.set().iter().all(|link| link.state() != crate::connection::State::Serving)
+        {
+            return Err(SendErrorKind::Unavailable(outage.error.clone()));
+        }
+        let began = Instant::now();
+        let limit = self
+            .remaining()
+            .map_or(self.options.timeouts.queue, |left| left.min(self.options.timeouts.queue));
+        let receiver = hub.enqueue(preference)?;
+        let waited = tokio::time::timeout(limit, receiver).await;
+        let after = began.elapsed();
+        self.journey.queue += after;
+        if !std::mem::replace(&mut self.journey.waited_for_dial, true) {
+            hub.counters.waited.fetch_add(1, Ordering::Relaxed);
+        }
+        match waited {
+            Ok(Ok(turn)) => Ok(turn),
+            // The sender is dropped only with the hub.
+            Ok(Err(_)) => Err(SendErrorKind::Stopping),
+            Err(_) => Err(SendErrorKind::QueueTimeout { after }),
+        }
+    }
+
+    fn remaining(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    fn note_lease(&mut self, lease: &StreamLease) -> Instant {
+        let link = lease.link();
+        if self.journey.attempts == 0 {
+            self.context.hub.counters.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        self.journey.attempts += 1;
+        self.journey.connection = Some(link.id());
+        self.journey.generation = link.birth.generation;
+        self.journey.reused = lease.is_reuse();
+        self.journey.resumed = link.birth.facts.kind.is_resumed();
+        Instant::now()
+    }
+
+    fn note_loan(&mut self, loan: &crate::http1::Loan) -> Instant {
+        let link = loan.link();
+        if self.journey.attempts == 0 {
+            self.context.hub.counters.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        self.journey.attempts += 1;
+        self.journey.connection = Some(link.id());
+        self.journey.generation = link.birth.generation;
+        self.journey.reused = link.requests() > 0;
+        self.journey.resumed = link.birth.facts.kind.is_resumed();
+        // bb8 lends exclusively; the permit counts the loan for status and metrics.
+        link.count_loan();
+        Instant::now()
+    }
+
+    fn note_times(&mut self, began: Instant, sent_at: Option<Instant>) {
+        self.journey.ttfb = began.elapsed();
+        self.journey.send = sent_at.map_or(self.journey.ttfb, |at| at.saturating_duration_since(began));
+    }
+
+    /// Replay (`Ok`) or report.
+    fn judge<B>(
+        &mut self,
+        method: &Method,
+        upload: &mut Upload<B>,
+        failed: Unanswered,
+    ) -> Result<(), SendError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let Unanswered { kind, verdict } = failed;
+        let ours = matches!(
+            kind,
+            SendErrorKind::InvalidRequest { .. }
+                | SendErrorKind::CallerGone { .. }
+                | SendErrorKind::BodyTooLarge { .. }
+        );
+        let timed_out = matches!(
+            kind,
+            SendErrorKind::ResponseTimeout { .. }
+                | SendErrorKind::IdleTimeout { .. }
+                | SendErrorKind::TotalTimeout { .. }
+        );
+        let decision = if ours || timed_out {
+            Decision::Report(if ours { RetrySafe::No } else { RetrySafe::Unknown })
+        } else {
+            self.context.observer.retried(verdict);
+            verdict.decide(self.options.retry, method, upload.body_held(), self.journey.attempts)
+        };
+        match decision {
+            Decision::Replay => {
+                self.context.hub.counters.replays.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Decision::Report(retry_safe) => {
+                Err(SendError { kind, verdict: Some(verdict), retry_safe, journey: self.journey })
+            }
+        }
+    }
+
+    /// A failure before any byte could have been sent, or between two attempts that were not processed.
+    fn before_send(&self, kind: SendErrorKind) -> SendError {
+        SendError { kind, verdict: Some(Verdict::NotSent), retry_safe: RetrySafe::Yes, journey: self.journey }
+    }
+
+    fn deliver<B>(mut self, answered: Answered, upload: Upload<B>, lease: StreamLease, began: Instant) -> Sent
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Answered { response, unfinished, sent_at } = answered;
+        self.note_times(began, sent_at);
+        let idle = self.options.timeouts.idle;
+        // The response began before the body ended: the rest goes on beside it, as long as anybody reads.
+        let rest = unfinished.map(|stream| {
+            let task = tokio::spawn(finish_upload(upload, stream, idle));
+            AbortOnDrop(task.abort_handle())
+        });
+        let (parts, stream) = response.into_parts();
+        let length = content_length(&parts.headers);
+        let body = ResponseBody::h2(stream, rest, lease, length, idle);
+        (Response::from_parts(parts, body), self.journey)
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Sends the rest of a body beside its response. Ends with the body, the stream, or a standstill.
+async fn finish_upload<B>(mut upload: Upload<B>, mut stream: h2::SendStream<Bytes>, idle: Duration)
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    upload.let_go();
+    loop {
+        let mut moved = false;
+        let step = std::future::poll_fn(|cx| {
+            let mut now = false;
+            let step = upload.poll_pump(cx, &mut stream, &mut now);
+            moved |= now;
+            if step.is_pending() && now { std::task::Poll::Ready(None) } else { step.map(Some) }
+        });
+        match tokio::time::timeout(idle, step).await {
+            Ok(None) => {}
+            Ok(Some(Ok(()))) => return,
+            // The provider wants no more; the response tells.
+            Ok(Some(Err(upload::UploadError::Stream))) => return,
+            Ok(Some(Err(_))) | Err(_) => {
+                stream.send_reset(h2::Reason::CANCEL);
+                return;
+            }
+        }
+    }
+}

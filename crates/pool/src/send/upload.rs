@@ -1,0 +1,314 @@
+//! The request body on its way to the provider: pumped with back-pressure, held for a replay while it is small.
+//!
+//! Owns the caller's body and the bytes already taken from it. A body is never held beyond the pool's replay
+//! limits: once it outgrows them it can be sent only once, and the caller is told so.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::SendStream;
+use http::HeaderMap;
+use http_body::Body;
+
+use super::BoxError;
+use crate::{hub::Hub, verdict::BodyHeld};
+
+/// A first chunk of at most this size is handed to h2 without asking for credit first.
+const DIRECT: usize = 16 * 1024;
+
+/// Begins the message of a failed caller's body, also where it passes through hyper.
+pub(super) const CALLER_GONE: &str = "the caller's body ended early";
+
+/// Why the pump stopped before the end.
+#[derive(Debug)]
+pub(super) enum UploadError {
+    /// The caller's body failed: it went away.
+    Caller(String),
+    /// The body is larger than allowed.
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The stream takes no more; its response future says why, and may hold a response all the same.
+    Stream,
+}
+
+/// A request body and what was taken from it.
+pub(super) struct Upload<B> {
+    body: B,
+    limit: u64,
+    /// Taken from the caller so far.
+    taken: u64,
+    /// The caller's body has ended.
+    ended: bool,
+    trailers: Option<HeaderMap>,
+    /// Everything taken so far, while it may be replayed.
+    held: Option<Held>,
+    /// Next held chunk to send in this attempt.
+    cursor: usize,
+    /// Being sent now.
+    current: Bytes,
+    /// No byte of the body has been handed over in this attempt.
+    untouched: bool,
+    /// END_STREAM has been handed to the connection in this attempt.
+    done: bool,
+}
+
+impl<B> Upload<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn new(body: B, limit: u64, hub: &Arc<Hub>, replay_limit: usize, replay_total: usize) -> Self {
+        let ended = body.is_end_stream();
+        Self {
+            body,
+            limit,
+            taken: 0,
+            ended,
+            trailers: None,
+            held: Some(Held {
+                chunks: VecDeque::new(),
+                bytes: 0,
+                limit: replay_limit,
+                total: replay_total,
+                hub: hub.clone(),
+            }),
+            cursor: 0,
+            current: Bytes::new(),
+            untouched: true,
+            done: false,
+        }
+    }
+
+    /// The caller's body as it is, for a connection that sends it by itself. Nothing was taken from it.
+    pub(super) fn into_body(self) -> LimitedBody<B> {
+        LimitedBody { body: self.body, left: self.limit, limit: self.limit }
+    }
+
+    /// Nothing follows the header: END_STREAM can go with it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ended && self.taken == 0 && self.trailers.is_none()
+    }
+
+    /// Everything has been handed to the connection in this attempt.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The header of a new attempt was sent, with END_STREAM if the body is empty.
+    pub(super) fn begin_attempt(&mut self) {
+        self.cursor = 0;
+        self.current = Bytes::new();
+        self.untouched = true;
+        self.done = self.is_empty();
+    }
+
+    /// Whether it can be sent again from its first byte.
+    pub(super) fn body_held(&self) -> BodyHeld {
+        if self.held.is_some() { BodyHeld::Whole } else { BodyHeld::Gone }
+    }
+
+    /// No further attempt will be made: let go of what was held.
+    pub(super) fn let_go(&mut self) {
+        if let Some(held) = &self.held
+            && self.cursor >= held.chunks.len()
+        {
+            self.held = None;
+        }
+    }
+
+    /// Pumps until END_STREAM is handed over, the stream has no room, or the caller has no more for now.
+    /// Counts every chunk handed over in `moved`.
+    pub(super) fn poll_pump(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut SendStream<Bytes>,
+        moved: &mut bool,
+    ) -> Poll<Result<(), UploadError>> {
+        while !self.done {
+            if self.current.is_empty() {
+                match ready!(self.poll_next(cx))? {
+                    Some(chunk) => self.current = chunk,
+                    None => {
+                        self.finish(stream)?;
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                continue;
+            }
+            ready!(self.poll_send_current(cx, stream))?;
+            *moved = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends the current chunk, or as much of it as flow control lets through.
+    fn poll_send_current(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut SendStream<Bytes>,
+    ) -> Poll<Result<(), UploadError>> {
+        let len = self.current.len();
+        if self.untouched && len <= DIRECT {
+            // h2 buffers it until the windows let it through: bounded by the leases, and one lock instead of three.
+            let chunk = std::mem::take(&mut self.current);
+            let last = self.is_drained();
+            stream.send_data(chunk, last).map_err(|_| UploadError::Stream)?;
+            self.untouched = false;
+            self.done = last;
+            return Poll::Ready(Ok(()));
+        }
+        if stream.capacity() < len {
+            stream.reserve_capacity(len);
+        }
+        let mut room = stream.capacity();
+        while room == 0 {
+            match ready!(stream.poll_capacity(cx)) {
+                Some(Ok(n)) => room = n,
+                Some(Err(_)) | None => return Poll::Ready(Err(UploadError::Stream)),
+            }
+        }
+        let piece = self.current.split_to(room.min(len));
+        let last = self.current.is_empty() && self.is_drained();
+        stream.send_data(piece, last).map_err(|_| UploadError::Stream)?;
+        self.done = last;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing follows the current chunk.
+    fn is_drained(&self) -> bool {
+        let replayed = self.held.as_ref().is_none_or(|held| self.cursor >= held.chunks.len());
+        replayed && self.trailers.is_none() && (self.ended || self.body.is_end_stream())
+    }
+
+    fn finish(&mut self, stream: &mut SendStream<Bytes>) -> Result<(), UploadError> {
+        self.done = true;
+        match &self.trailers {
+            Some(trailers) => stream.send_trailers(trailers.clone()),
+            None => stream.send_data(Bytes::new(), true),
+        }
+        .map_err(|_| UploadError::Stream)
+    }
+
+    /// The next chunk: first what is held from an earlier attempt, then from the caller.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UploadError>> {
+        if let Some(chunk) = self.held.as_ref().and_then(|held| held.chunks.get(self.cursor)) {
+            self.cursor += 1;
+            return Poll::Ready(Ok(Some(chunk.clone())));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(None));
+        }
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                self.ended = true;
+                return Poll::Ready(Ok(None));
+            };
+            let frame = frame.map_err(|e| UploadError::Caller(format!("{CALLER_GONE}: {}", e.into())))?;
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Poll::Ready(self.take(data).map(Some)),
+                Err(frame) => {
+                    // Not data, so trailers: the last frame of a body.
+                    self.trailers = frame.into_trailers().ok();
+                    self.ended = true;
+                    return Poll::Ready(Ok(None));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, data: Bytes) -> Result<Bytes, UploadError> {
+        self.taken += data.len() as u64;
+        if self.taken > self.limit {
+            return Err(UploadError::TooLarge { limit: self.limit });
+        }
+        if let Some(held) = &mut self.held {
+            if held.hold(&data) {
+                self.cursor += 1;
+            } else {
+                self.held = None;
+            }
+        }
+        Ok(data)
+    }
+}
+
+/// Chunks kept for a replay, counted against the request's and the pool's limits.
+struct Held {
+    chunks: VecDeque<Bytes>,
+    bytes: usize,
+    limit: usize,
+    total: usize,
+    hub: Arc<Hub>,
+}
+
+impl Held {
+    /// Keeps a chunk; `false` if that would exceed a limit.
+    fn hold(&mut self, data: &Bytes) -> bool {
+        let len = data.len();
+        if self.bytes + len > self.limit {
+            return false;
+        }
+        if self.hub.replay_bytes.fetch_add(len, Ordering::Relaxed) + len > self.total {
+            self.hub.replay_bytes.fetch_sub(len, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes += len;
+        self.chunks.push_back(data.clone());
+        true
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.hub.replay_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A request body for HTTP/1.1: counted against the limit, its errors told apart from the connection's.
+pub(super) struct LimitedBody<B> {
+    body: B,
+    left: u64,
+    limit: u64,
+}
+
+impl<B> Body for LimitedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
+        let frame = frame.map_err(|e| BoxError::from(format!("{CALLER_GONE}: {}", e.into())))?;
+        let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match self.left.checked_sub(len) {
+            Some(left) => self.left = left,
+            None => return Poll::Ready(Some(Err(format!("{TOO_LARGE} {} bytes", self.limit).into()))),
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Begins the message of a body over the limit, where it passes through hyper.
+pub(super) const TOO_LARGE: &str = "the request body is larger than";

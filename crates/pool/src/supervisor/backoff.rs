@@ -1,0 +1,81 @@
+//! When the next dial may start after failures: jittered, doubling, shared by the whole pool.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{config::PoolConfig, error::DialError};
+
+/// Consecutive failures and what follows from them.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    failures: u32,
+    not_before: Option<Instant>,
+    rng: fastrand::Rng,
+}
+
+impl Backoff {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { failures: 0, not_before: None, rng: fastrand::Rng::with_seed(seed) }
+    }
+
+    /// A dial failed: the next waits. Returns for how long.
+    pub(super) fn failed(&mut self, config: &PoolConfig, error: &DialError, now: Instant) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let longest = if error.is_identity_fault() {
+            // Redialling cannot mend a refused certificate.
+            config.identity_fault_pause
+        } else {
+            let doublings = (self.failures - 1).min(16);
+            config.backoff_initial.saturating_mul(1 << doublings).min(config.backoff_max)
+        };
+        let delay = longest.mul_f64(0.5 + self.rng.f64() / 2.0);
+        // Several dials may fail together: the pause is the longest of theirs, not their sum.
+        let moment = now + delay;
+        self.not_before = Some(self.not_before.map_or(moment, |earlier| earlier.max(moment)));
+        delay
+    }
+
+    /// A connection serves: the next dial need not wait.
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+    }
+
+    pub(super) fn not_before(&self) -> Option<Instant> {
+        self.not_before
+    }
+
+    /// `base` ± 20 %, so that connections born together do not age together.
+    pub(super) fn jittered(&mut self, base: Duration) -> Duration {
+        base.mul_f64(0.8 + self.rng.f64() * 0.4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_to_the_maximum_with_jitter_and_ends_with_success() {
+        let config = PoolConfig::default();
+        let error = DialError::ProveTimeout { after: Duration::from_secs(5) };
+        let now = Instant::now();
+        let mut backoff = Backoff::new(7);
+        for n in 0..12u32 {
+            let delay = backoff.failed(&config, &error, now);
+            let longest = config.backoff_initial.saturating_mul(1 << n.min(16)).min(config.backoff_max);
+            assert!(delay >= longest / 2 && delay <= longest, "{n}: {delay:?} of {longest:?}");
+        }
+        backoff.succeeded();
+        assert_eq!(backoff.not_before(), None);
+    }
+
+    #[test]
+    fn a_refused_identity_is_probed_slowly() {
+        let config = PoolConfig::default();
+        let error = DialError::Tls(tls_core::TlsFault::IdentityRefused { alert: "bad_certificate" });
+        let delay = Backoff::new(7).failed(&config, &error, Instant::now());
+        assert!(delay >= config.identity_fault_pause / 2);
+    }
+}

@@ -1,0 +1,174 @@
+//! The life of one connection as one task: dial, prove, serve, end.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::time::Instant;
+
+use super::Context;
+use crate::{
+    connection::{Birth, Driver, Ended, Limits, Link, wire},
+    dial::{Dialled, Progress, dial},
+    error::DialError,
+    journey::ConnectionId,
+    observe::DialReport,
+    status::Protocol,
+};
+
+/// How a life ended.
+#[derive(Debug)]
+pub(super) enum LifeEnd {
+    /// It never served.
+    Failed(Arc<DialError>),
+    /// It served, and ended.
+    Served { link: Arc<Link>, ended: Ended },
+    /// The provider chose HTTP/1.1: the transport goes to the exclusive pool.
+    Http1 { dialled: Dialled, progress: Progress },
+}
+
+/// What the supervisor decided about a connection before it was dialled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Destiny {
+    pub(super) id: ConnectionId,
+    pub(super) worker: usize,
+    pub(super) max_age: std::time::Duration,
+}
+
+/// Lives one connection.
+pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, LifeEnd) {
+    let mut progress = Progress::begin();
+    let generation = context.hub.generation.load_full();
+    let result = dial(&context.target, &generation, &context.timeouts, &mut progress).await;
+    let end = match result {
+        Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
+            serve(&context, destiny, generation.serial(), dialled, &mut progress).await
+        }
+        Ok(dialled) => return (destiny, LifeEnd::Http1 { dialled, progress }),
+        Err(e) => Err(e),
+    };
+    let end = match end {
+        Ok((link, ended)) => LifeEnd::Served { link, ended },
+        Err(e) => {
+            let report = context.report(destiny.id, generation.serial(), &progress, None, Some(e.code()));
+            context.observer.dialled(&report);
+            LifeEnd::Failed(Arc::new(e))
+        }
+    };
+    (destiny, end)
+}
+
+async fn serve(
+    context: &Arc<Context>,
+    destiny: Destiny,
+    generation: u64,
+    dialled: Dialled,
+    progress: &mut Progress,
+) -> Result<(Arc<Link>, Ended), DialError> {
+    let Dialled { transport, facts, address } = dialled;
+    let resumed = facts.kind.is_resumed();
+    let (wire, handle) = wire(transport);
+    let (sender, connection) = context
+        .h2_settings()
+        .handshake(wire)
+        .await
+        .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
+    let birth = Birth {
+        id: destiny.id,
+        protocol: Protocol::H2,
+        generation,
+        worker: destiny.worker,
+        address,
+        born: progress.began,
+        retire_at: progress.began + destiny.max_age,
+        facts,
+    };
+    let link = Link::new(birth, Some(sender));
+    let limits = Limits {
+        max_streams: context.config.max_streams,
+        ping_interval: context.config.ping_interval,
+        ping_timeout: context.config.ping_timeout.max(context.timeouts.prove),
+    };
+    let hub = context.hub.clone();
+    let mut driver =
+        Driver::new(connection, handle, link.clone(), limits, hub.clone(), context.observer.clone())
+            .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
+
+    prove(context, &mut driver, resumed, progress).await?;
+    let phases = progress.phases_now();
+    link.proved(phases);
+    let report = context.report(destiny.id, generation, progress, Some(resumed), None);
+    context.observer.dialled(&report);
+    let counters = &hub.counters;
+    counters.connections.fetch_add(1, Ordering::Relaxed);
+    if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
+    hub.register(link.clone());
+    hub.supervisor.notify_one();
+    let ended = driver.until_ended().await;
+    Ok((link, ended))
+}
+
+/// Waits for the first PING to be acknowledged. TLS 1.3 lets a handshake succeed although the server refuses our
+/// certificate, and SETTINGS may come before it looks: only the acknowledgement shows that it took it.
+async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    context: &Context,
+    driver: &mut Driver<S>,
+    resumed: bool,
+    progress: &mut Progress,
+) -> Result<(), DialError> {
+    let began = Instant::now();
+    let limit = context.timeouts.prove;
+    match tokio::time::timeout(limit, driver.until_proved()).await {
+        Ok(Ok(())) => {
+            progress.phases.prove = Some(began.elapsed());
+            Ok(())
+        }
+        Err(_) => Err(DialError::ProveTimeout { after: limit }),
+        Ok(Err(Ended { fault: Some(fault), .. })) => Err(DialError::Tls(fault)),
+        Ok(Err(Ended { detail, .. })) if resumed => Err(DialError::Protocol { detail }),
+        Ok(Err(Ended { detail, .. })) => Err(DialError::EndedBeforeProof { detail }),
+    }
+}
+
+impl Context {
+    pub(crate) fn report(
+        &self,
+        connection: ConnectionId,
+        generation: u64,
+        progress: &Progress,
+        resumed: Option<bool>,
+        failure: Option<&'static str>,
+    ) -> DialReport {
+        DialReport {
+            connection,
+            address: progress.address.clone(),
+            phases: progress.phases_now(),
+            resumed,
+            failure,
+            generation,
+        }
+    }
+
+    /// h2's settings; each differs from the default for the reason beside it.
+    fn h2_settings(&self) -> h2::client::Builder {
+        let config = &self.config;
+        let mut builder = h2::client::Builder::new();
+        builder
+            .enable_push(false)
+            // Before SETTINGS arrive h2 assumes no limit; nothing is sent before the proof, but be modest.
+            .initial_max_send_streams(1)
+            .initial_window_size(config.stream_window_bytes)
+            .initial_connection_window_size(config.connection_window_bytes)
+            .max_header_list_size(config.max_response_header_bytes)
+            // Many small DATA frames are how JSON replies look, not an attack.
+            .data_frame_budget(DATA_FRAME_BUDGET)
+            // A storm of cancelled requests must not end the connection for the others.
+            .max_concurrent_reset_streams(RESET_MEMORY)
+            .reset_stream_duration(RESET_MEMORY_TIME);
+        builder
+    }
+}
+
+/// Allowance for unread small DATA frames; h2's default ends a connection at about 160 unread 50-byte replies.
+const DATA_FRAME_BUDGET: usize = 4 * 1024 * 1024;
+/// Locally reset streams that h2 remembers, and for how long.
+const RESET_MEMORY: usize = 1024;
+const RESET_MEMORY_TIME: std::time::Duration = std::time::Duration::from_secs(10);
