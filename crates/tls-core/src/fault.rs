@@ -13,6 +13,10 @@ use crate::clock::rfc3339;
 use crate::pin::SpkiPin;
 use crate::verifier::VerifyFault;
 
+/// How many of a certificate's names are kept: enough to recognise whose it is; shared certificates have
+/// hundreds.
+const MAX_NAMES: usize = 16;
+
 /// Why a TLS connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsFault {
@@ -26,7 +30,7 @@ pub enum TlsFault {
     UnknownCa,
     /// The server's certificate is for other names.
     WrongServerName {
-        /// The names in it.
+        /// The names in it, the first 16.
         presented: Vec<String>,
     },
     /// A certificate of the server's chain has expired.
@@ -224,7 +228,8 @@ fn from_certificate_error(error: &CertificateError) -> TlsFault {
         C::NotValidYet | C::NotValidYetContext { .. } => TlsFault::ServerCertificateNotYetValid,
         C::NotValidForName => TlsFault::WrongServerName { presented: Vec::new() },
         C::NotValidForNameContext { presented, .. } => {
-            TlsFault::WrongServerName { presented: presented.iter().map(|name| plain_name(name)).collect() }
+            let shown = presented.iter().take(MAX_NAMES).map(|name| plain_name(name));
+            TlsFault::WrongServerName { presented: shown.collect() }
         }
         C::Other(other) => match other.0.downcast_ref::<VerifyFault>() {
             Some(fault) => from_verify_fault(fault.clone()),

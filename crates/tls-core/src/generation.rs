@@ -123,9 +123,7 @@ impl Generation {
         let certified = identity
             .certified_key()
             .ok_or_else(|| GenerationError::UnusableKey { kind: identity.certificate().key().to_string() })?;
-        if options.key_exchange.is_empty() {
-            return Err(GenerationError::NoKeyExchange);
-        }
+        require_groups(&options.key_exchange)?;
         let provider = crypto_provider(&options.key_exchange);
         let tickets =
             Arc::new(TicketStore::new(trust.server_name().clone(), options.ticket_capacity, clock.clone()));
@@ -196,14 +194,6 @@ impl Generation {
     ///
     /// [`TlsFault`]: the connection must be closed, nothing may be sent on it.
     pub fn assert_established(&self, connection: &ClientConnection) -> Result<HandshakeFacts, TlsFault> {
-        let facts = self.check(connection);
-        if facts.is_err() {
-            self.tickets.flush();
-        }
-        facts
-    }
-
-    fn check(&self, connection: &ClientConnection) -> Result<HandshakeFacts, TlsFault> {
         let incomplete = || TlsFault::Protocol { detail: "the handshake is not complete".into() };
         let kind = HandshakeKind::from(connection.handshake_kind().ok_or_else(incomplete)?);
         let version =
@@ -213,10 +203,11 @@ impl Generation {
         let (leaf, intermediates) = chain.split_first().ok_or_else(|| {
             TlsFault::ServerCertificateInvalid { detail: "the server presented no certificate".into() }
         })?;
-        let verified = self
-            .verifier
-            .verify_chain(leaf, intermediates, self.clock.now())
-            .map_err(|error| TlsFault::from_rustls(&error))?;
+        let verified =
+            self.verifier.verify_chain(leaf, intermediates, self.clock.now()).map_err(|error| {
+                self.tickets.flush();
+                TlsFault::from_rustls(&error)
+            })?;
         let alpn = self.negotiated_alpn(connection)?;
         let anchor = &self.trust.anchors()[verified.anchor];
         Ok(HandshakeFacts {
@@ -268,12 +259,25 @@ pub enum GenerationError {
     /// No key exchange group is offered.
     #[error("no key exchange group is offered; leave the list out for the default, or name at least one")]
     NoKeyExchange,
-    /// rustls refused the combination, such as TLS 1.2 without a group that it could use.
+    /// Only the hybrid group is offered, which TLS 1.2 does not have.
+    #[error("x25519mlkem768 alone leaves TLS 1.2 without a key exchange; add another group, such as x25519")]
+    NoGroupForTls12,
+    /// rustls refused the combination.
     #[error("the TLS library refuses these options: {detail}; leave key exchange at its default")]
     Refused {
         /// What it said.
         detail: String,
     },
+}
+
+fn require_groups(groups: &[KeyExchange]) -> Result<(), GenerationError> {
+    if groups.is_empty() {
+        return Err(GenerationError::NoKeyExchange);
+    }
+    if groups.iter().all(|group| *group == KeyExchange::X25519MlKem768) {
+        return Err(GenerationError::NoGroupForTls12);
+    }
+    Ok(())
 }
 
 /// Presents one certificate whatever CAs the server names: a pinned self-signed certificate has none of

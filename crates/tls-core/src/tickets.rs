@@ -23,6 +23,10 @@ use crate::clock::WallClock;
 /// How long after a full handshake its tickets may be used. Certificates are judged anew at least this often.
 pub(crate) const MAX_VERIFICATION_AGE: Duration = Duration::hours(24);
 
+/// How far the clock may seem to run backwards: threads read it at slightly different moments, and webpki's
+/// time has whole seconds.
+const CLOCK_TOLERANCE: Duration = Duration::MINUTE;
+
 /// The tickets of one generation, for one server. See the module for its rules.
 pub struct TicketStore {
     server_name: ServerName<'static>,
@@ -139,7 +143,7 @@ impl State {
     /// Ends the window when `now` lies outside it. A clock set back ends it too: ages are unknown then.
     fn close_if_over(&mut self, now: OffsetDateTime) {
         if let Window::Open { since, until } = self.window
-            && !(since <= now && now < until)
+            && !(since.saturating_sub(CLOCK_TOLERANCE) <= now && now < until)
         {
             self.stats.expired += self.drop_all();
             self.window = Window::Closed;

@@ -19,7 +19,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, Signatu
 use time::OffsetDateTime;
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use crate::certificate::{CertificateInfo, Fingerprint};
+use crate::certificate::{self, Fingerprint};
 use crate::clock::{rfc3339, unix_time};
 use crate::pin::SpkiPin;
 use crate::tickets::TicketStore;
@@ -133,8 +133,7 @@ impl ServerVerifier {
         path: &VerifiedPath<'_>,
     ) -> Result<VerifiedChain, Error> {
         let not_after = |der: &CertificateDer<'_>| {
-            let read = CertificateInfo::from_der("the server's chain", der);
-            read.map(|info| info.not_after()).map_err(|_| Error::from(CertificateError::BadEncoding))
+            certificate::not_after(der).ok_or_else(|| Error::from(CertificateError::BadEncoding))
         };
         let anchor =
             anchor_index(&self.trust, path).ok_or_else(|| Error::from(CertificateError::UnknownIssuer))?;

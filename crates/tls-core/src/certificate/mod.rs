@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
 pub use algorithms::{HashKind, KeyKind, SignatureKind};
+pub(crate) use parse::not_after;
 
 use crate::clock::serialize_rfc3339;
 use crate::pem::PemSource;

@@ -4,10 +4,12 @@
 //! the check that a certificate really signed itself.
 
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm};
+use time::OffsetDateTime;
 use webpki::ALL_VERIFICATION_ALGS;
 use x509_parser::asn1_rs::Tag;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::nom::Parser as _;
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509CertificateParser};
 use x509_parser::x509::{AlgorithmIdentifier, AttributeTypeAndValue};
 
 use super::{CertificateInfo, ExtendedKeyUsage, Fingerprint, KeyKind, SignatureKind, hex};
@@ -23,10 +25,9 @@ pub(super) fn parse(der: &CertificateDer<'_>) -> Result<CertificateInfo, String>
     let malformed = |what: &'static str| move |_| format!("its {what} cannot be decoded");
     let basic_constraints = certificate.basic_constraints().map_err(malformed("basic constraints"))?;
     let usage = certificate.extended_key_usage().map_err(malformed("extended key usage"))?;
-    let common_names = certificate.subject().iter_common_name().map(decode).collect::<Result<_, _>>()?;
     Ok(CertificateInfo {
         subject: certificate.subject().to_string(),
-        common_names,
+        common_names: certificate.subject().iter_common_name().map(decode).collect(),
         issuer: certificate.issuer().to_string(),
         serial: hex(certificate.raw_serial()),
         not_before: certificate.validity().not_before.to_datetime(),
@@ -48,6 +49,14 @@ pub(super) fn parse(der: &CertificateDer<'_>) -> Result<CertificateInfo, String>
     })
 }
 
+/// The end of a certificate's validity, without a look at its extensions: webpki has judged those, and an
+/// odd one that only this reader dislikes is no reason to refuse a server.
+pub(crate) fn not_after(der: &CertificateDer<'_>) -> Option<OffsetDateTime> {
+    let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
+    let (_, certificate) = parser.parse(der).ok()?;
+    Some(certificate.validity().not_after.to_datetime())
+}
+
 fn dns_names(certificate: &X509Certificate<'_>) -> Result<Vec<String>, String> {
     let extension = certificate
         .subject_alternative_name()
@@ -60,31 +69,30 @@ fn dns_names(certificate: &X509Certificate<'_>) -> Result<Vec<String>, String> {
     Ok(dns.collect())
 }
 
-/// An attribute's text, whatever string type it was written in.
-fn decode(attribute: &AttributeTypeAndValue<'_>) -> Result<String, String> {
-    let undecodable = || "a Common Name in it cannot be decoded".to_owned();
+/// An attribute's text, whatever string type it was written in. What cannot be decoded becomes `#` and hex,
+/// as in RFC 4514: it matches no declared name, and is no reason to refuse a server's CA.
+fn decode(attribute: &AttributeTypeAndValue<'_>) -> String {
     let bytes = attribute.as_slice();
-    match attribute.attr_value().tag() {
-        Tag::BmpString => {
-            let (pairs, odd) = bytes.as_chunks::<2>();
-            if !odd.is_empty() {
-                return Err(undecodable());
-            }
-            let units = pairs.iter().map(|pair| u16::from_be_bytes(*pair));
-            char::decode_utf16(units).collect::<Result<_, _>>().map_err(|_| undecodable())
-        }
-        Tag::UniversalString => {
-            let (quads, odd) = bytes.as_chunks::<4>();
-            if !odd.is_empty() {
-                return Err(undecodable());
-            }
-            let text = quads.iter().map(|quad| char::from_u32(u32::from_be_bytes(*quad)));
-            text.collect::<Option<_>>().ok_or_else(undecodable)
-        }
+    let text = match attribute.attr_value().tag() {
+        Tag::BmpString => from_utf16_be(bytes),
+        Tag::UniversalString => from_utf32_be(bytes),
         // T61 is read as Latin-1, as OpenSSL does.
-        Tag::TeletexString => Ok(bytes.iter().map(|byte| char::from(*byte)).collect()),
-        _ => attribute.as_str().map(str::to_owned).map_err(|_| undecodable()),
-    }
+        Tag::TeletexString => Some(bytes.iter().map(|byte| char::from(*byte)).collect()),
+        _ => attribute.as_str().ok().map(str::to_owned),
+    };
+    text.unwrap_or_else(|| format!("#{}", hex(bytes)))
+}
+
+fn from_utf16_be(bytes: &[u8]) -> Option<String> {
+    let (pairs, odd) = bytes.as_chunks::<2>();
+    let units = pairs.iter().map(|pair| u16::from_be_bytes(*pair));
+    odd.is_empty().then(|| char::decode_utf16(units).collect::<Result<_, _>>().ok())?
+}
+
+fn from_utf32_be(bytes: &[u8]) -> Option<String> {
+    let (quads, odd) = bytes.as_chunks::<4>();
+    let mut text = quads.iter().map(|quad| char::from_u32(u32::from_be_bytes(*quad)));
+    odd.is_empty().then(|| text.by_ref().collect::<Option<_>>())?
 }
 
 /// Names alone can lie, so the signature is checked too. Where the algorithm is too old or too odd to be

@@ -110,8 +110,8 @@ pub struct SkippedCertificate {
 pub enum SkipReason {
     /// Not a CA certificate: a server's own certificate is pinned, never an anchor.
     Leaf,
-    /// It stands above another CA of the same file; trusting it would trust all it ever issued. To trust it
-    /// all the same, list it as a file of its own.
+    /// It stands above another CA of the same file, or is a root beside an intermediate; trusting it would
+    /// trust all it ever issued. To trust it all the same, list it as a file of its own.
     AboveLowest,
     /// The file has a leaf, and this CA did not issue it.
     NotIssuerOfLeaf,
