@@ -3,5 +3,11 @@
 //! Owns configuration, the egress facade, the gRPC API, the admin listener, telemetry, the life cycle and the
 //! commands. Connections belong to `pool`, trust to `tls-core`. Bodies are opaque here: streamed, never logged.
 
+pub mod admin;
+pub mod cli {
+    pub mod check;
+}
 pub mod config;
+pub mod grpc;
 pub mod outcome;
+pub mod telemetry;

@@ -1,0 +1,1 @@
+//! Tests of the gRPC API over a real HTTP/2 connection.
