@@ -195,6 +195,17 @@ fn a_server_with_no_common_application_protocol_is_named() {
 }
 
 #[test]
+fn a_protocol_that_this_generation_did_not_offer_is_not_accepted() {
+    let lab = Lab::new();
+    let generation = lab.generation();
+    let connection = connect(&generation, &lab.server());
+    assert_eq!(connection.facts(&generation).unwrap().alpn, Some(Alpn::H2));
+    let options = TlsOptions { alpn: vec![Alpn::Http11], ..TlsOptions::default() };
+    let other = lab.generation_with(lab.trust(PinSet::default()), options);
+    assert_eq!(other.assert_established(&connection.client), Err(TlsFault::NoCommonAlpn));
+}
+
+#[test]
 fn pins_are_enforced_on_full_and_resumed_handshakes() {
     let lab = Lab::new();
     for versions in [ONLY_TLS13, ONLY_TLS12] {
@@ -263,6 +274,24 @@ fn a_resumed_connection_whose_chain_expired_is_refused_and_its_tickets_thrown_aw
     lab.clock.set(lab.leaf.info().not_after() + Duration::SECOND);
     assert_eq!(generation.assert_established(&resumed.client), Err(TlsFault::ServerCertificateExpired));
     assert_eq!(generation.tickets().stats().held, 0);
+}
+
+#[test]
+fn a_failed_assertion_throws_all_tickets_away() {
+    let lab = Lab::new();
+    let (generation, server) = (lab.generation(), lab.server());
+    connect(&generation, &server).facts(&generation).unwrap();
+    let resumed = connect(&generation, &server);
+    // A generation with tickets that it would not accept: cannot come about, which is what the check is for.
+    let foreign = PinSet::from_iter([Authority::root("Foreign").pin()]);
+    let other = lab.generation_with(lab.trust(foreign), TlsOptions::default());
+    let name = other.server_name();
+    other.tickets().note_full_handshake(NOW, NOW + Duration::DAY);
+    let ticket = generation.tickets().take_tls13_ticket(&name).unwrap();
+    other.tickets().insert_tls13_ticket(name, ticket);
+    assert_eq!(other.tickets().stats().held, 1);
+    assert!(other.assert_established(&resumed.client).is_err());
+    assert_eq!(other.tickets().stats().held, 0);
 }
 
 #[test]

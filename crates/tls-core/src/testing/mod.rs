@@ -20,7 +20,9 @@ use crate::pin::PinSet;
 use crate::trust::Trust;
 
 pub(crate) use pki::{Authority, Leaf, client_certificate, client_certificate_with};
-pub(crate) use wire::{Clients, ONLY_TLS12, ONLY_TLS13, ServerOptions, connect, connect_halfway, server};
+pub(crate) use wire::{
+    Clients, ONLY_TLS12, ONLY_TLS13, ServerOptions, begin, connect, connect_halfway, server,
+};
 
 /// The moment at which tests take place.
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-06-01 12:00 UTC);

@@ -135,6 +135,11 @@ pub(crate) fn connect(generation: &Generation, server: &Arc<ServerConfig>) -> Co
     connection
 }
 
+/// Prepares a connection: the client has chosen a ticket, and no byte has moved.
+pub(crate) fn begin(generation: &Generation, server: &Arc<ServerConfig>) -> Connection {
+    Connection::new(generation, server)
+}
+
 /// Connects and stops when the client's side of the handshake is complete: what the server sent after it
 /// is still on its way.
 pub(crate) fn connect_halfway(generation: &Generation, server: &Arc<ServerConfig>) -> Connection {

@@ -8,7 +8,9 @@ use super::*;
 use crate::facts::HandshakeKind;
 use crate::generation::{Generation, TlsOptions};
 use crate::pin::PinSet;
-use crate::testing::{HOST, Lab, NOW, ONLY_TLS12, ONLY_TLS13, ServerOptions, connect, connect_halfway};
+use crate::testing::{
+    HOST, Lab, NOW, ONLY_TLS12, ONLY_TLS13, ServerOptions, begin, connect, connect_halfway,
+};
 
 fn kind(generation: &Generation, server: &Arc<rustls::ServerConfig>) -> HandshakeKind {
     connect(generation, server).facts(generation).unwrap().kind
@@ -52,6 +54,32 @@ fn a_full_store_drops_the_oldest() {
         let stats = generation.tickets().stats();
         assert_eq!((stats.stored, stats.evicted, stats.held), (3, evicted, capacity as u64));
     }
+}
+
+#[test]
+fn the_newest_ticket_is_used_first() {
+    // Two nodes of a provider that do not share sessions: the older tickets are of no use to the second.
+    let lab = Lab::new();
+    let (first, second) = (lab.server(), lab.server());
+    let generation = lab.generation();
+    assert_eq!(kind(&generation, &first), HandshakeKind::Full);
+    assert_eq!(kind(&generation, &second), HandshakeKind::Full);
+    assert_eq!(kind(&generation, &second), HandshakeKind::Resumed);
+}
+
+#[test]
+fn a_tls_1_2_session_resumed_across_the_end_is_not_kept() {
+    let lab = Lab::new();
+    let server = lab.server_with(ServerOptions { versions: ONLY_TLS12, ..ServerOptions::default() });
+    let generation = lab.generation();
+    kind(&generation, &server);
+    lab.clock.set(NOW + Duration::DAY - Duration::SECOND);
+    let mut straddling = begin(&generation, &server);
+    lab.clock.advance(Duration::SECOND);
+    straddling.settle();
+    assert_eq!(straddling.facts(&generation).unwrap().kind, HandshakeKind::Resumed);
+    assert_eq!(generation.tickets().stats().held, 0);
+    assert_eq!(kind(&generation, &server), HandshakeKind::Full);
 }
 
 #[test]
