@@ -18,7 +18,8 @@ use tls_core::{
 use super::finding::{Complaint, Severity};
 use super::keys;
 use super::model::{Credentials, Quarantine};
-use super::tree::{At, Report, Section};
+use super::report::{At, Report};
+use super::tree::Section;
 
 /// Seed names of the files (S24, S20), with the endings that the contract gives them.
 const CERTIFICATE: &str = "CUSTOMER_TLS_CLIENT_CERTIFICATE.pem";

@@ -10,8 +10,9 @@ use super::endpoint::{Endpoint, parse_connect, parse_endpoint, parse_via};
 use super::finding::Complaint;
 use super::keys;
 use super::model::{Environment, Limits};
+use super::report::At;
 use super::settings::{change_dial_timeouts, change_request_timeouts, read_pool, read_tls};
-use super::tree::{At, Section, Text};
+use super::tree::{Section, Text};
 
 /// Longest name: it stands in metric labels and log lines.
 const MAX_NAME: usize = 63;

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use super::finding::{Complaint, Severity};
 use super::keys;
 use super::model::{Admin, Egress};
-use super::tree::{At, Section, Text};
+use super::report::At;
+use super::tree::{Section, Text};
 
 /// The longest path of a Unix socket that Linux takes (`sun_path`, with its closing zero byte).
 const MAX_UNIX_PATH: usize = 107;
@@ -180,9 +181,6 @@ fn parse(text: &str, folder: &Path) -> Result<ListenAddress, Complaint> {
 }
 
 /// Whether the listener could be bound now. Binds and lets go at once; a Unix socket is only looked at.
-///
-/// # Errors
-/// A [`Complaint`] from [`bind_complaint`].
 pub(crate) fn try_bind(address: &ListenAddress) -> Result<(), Complaint> {
     let outcome = match address {
         ListenAddress::Tcp(address) => TcpListener::bind(address).map(drop),
@@ -191,8 +189,14 @@ pub(crate) fn try_bind(address: &ListenAddress) -> Result<(), Complaint> {
     outcome.map_err(|error| bind_complaint(address, &error))
 }
 
-/// What a failure to bind means and how to mend it. For `check` and `run` alike.
-pub(crate) fn bind_complaint(address: &ListenAddress, error: &io::Error) -> Complaint {
+/// What a failure to bind `address` means and how to mend it, as one line.
+#[must_use]
+pub fn bind_fault(address: &ListenAddress, error: &io::Error) -> String {
+    let Complaint { message, remedy, .. } = bind_complaint(address, error);
+    format!("{message}; {remedy}")
+}
+
+fn bind_complaint(address: &ListenAddress, error: &io::Error) -> Complaint {
     match error.kind() {
         io::ErrorKind::AddrInUse => Complaint::new(
             "address_in_use",

@@ -13,18 +13,19 @@ mod keys;
 mod listen;
 mod model;
 mod nearest;
+mod report;
 mod route;
 mod settings;
 mod tree;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 use toml::de::DeTable;
@@ -36,8 +37,11 @@ pub use model::{
 };
 
 use finding::Complaint;
-pub(crate) use listen::{Placed, bind_complaint, try_bind};
-use tree::{Report, Section};
+pub use keys::reference;
+use listen::Placed;
+pub use listen::bind_fault;
+use report::{At, Report};
+use tree::Section;
 
 /// Largest configuration file that is read, in bytes: a thousand routes fit in a tenth of it.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -53,6 +57,7 @@ pub struct Loaded {
 
 /// Everything that reading a file brings to light.
 pub(crate) struct Inspection {
+    file: PathBuf,
     /// `None` if there is an error.
     pub(crate) config: Option<Config>,
     /// Listeners that could be read, even if other things are wrong.
@@ -75,6 +80,20 @@ pub fn load(path: &Path, now: OffsetDateTime) -> Result<Loaded, ConfigErrors> {
     }
 }
 
+impl Inspection {
+    /// Tries to bind every listener, and adds what stands in the way.
+    pub(crate) fn try_listeners(&mut self) {
+        for Placed { address, at } in &self.listeners {
+            if let Err(complaint) = listen::try_bind(address) {
+                let report = Report::new(&self.file, "");
+                report.error(at, complaint);
+                self.findings.extend(report.into_findings());
+            }
+        }
+        report::sort(&mut self.findings);
+    }
+}
+
 /// As [`load`], but with the listeners of a faulty file too, so that `check` can try them.
 pub(crate) fn inspect(path: &Path, now: OffsetDateTime) -> Inspection {
     let text = match read_text(path) {
@@ -82,7 +101,12 @@ pub(crate) fn inspect(path: &Path, now: OffsetDateTime) -> Inspection {
         Err(complaint) => {
             let report = Report::new(path, "");
             report.error(&report.whole(), complaint);
-            return Inspection { config: None, listeners: Vec::new(), findings: report.into_findings() };
+            return Inspection {
+                file: path.to_owned(),
+                config: None,
+                listeners: Vec::new(),
+                findings: report.into_findings(),
+            };
         }
     };
     let report = Report::new(path, &text);
@@ -91,7 +115,7 @@ pub(crate) fn inspect(path: &Path, now: OffsetDateTime) -> Inspection {
     let (config, listeners) = read(&Section::root(&report, table.get_ref()), path, now);
     let findings = report.into_findings();
     let is_sound = findings.iter().all(|finding| finding.severity != Severity::Error);
-    Inspection { config: config.filter(|_| is_sound), listeners, findings }
+    Inspection { file: path.to_owned(), config: config.filter(|_| is_sound), listeners, findings }
 }
 
 /// `None` only if something is reported.
@@ -152,37 +176,46 @@ fn read_text(path: &Path) -> Result<String, Complaint> {
     })
 }
 
-/// Faults of the TOML itself. Tables named twice are a fault of meaning, and the rest of the file is still judged.
+/// Faults of the TOML itself. What is named twice is a fault of meaning, and the rest of the file is still judged.
 fn report_syntax(report: &Report, text: &str, faults: &[toml::de::Error]) {
+    let mut repeated_until = 0;
     for fault in faults {
         let span = fault.span().unwrap_or_default();
-        let at = tree::At { key_path: String::new(), line: fault.span().map(|s| report.line_of(s.start)) };
-        let name = text.get(span.clone()).unwrap_or_default().trim();
-        if fault.message().contains("duplicate key") {
-            report.error(&at, duplicate(text, span.start, name));
-        } else {
+        let at = At { key_path: String::new(), line: fault.span().map(|s| report.line_of(s.start)) };
+        if !fault.message().contains("duplicate key") {
             report.mark_broken();
             let what = format!("this is not TOML: {}", fault.message());
             let remedy =
                 "mend the line; strings stand in quotes, lists in [ ], and every key on a line of its own";
             report.error(&at, Complaint::new("syntax", what, remedy));
+            continue;
+        }
+        // The keys of a table that is there twice are there twice as well: one fault, not many.
+        if span.start < repeated_until {
+            continue;
+        }
+        let name = text.get(span.clone()).unwrap_or_default().trim();
+        report.error(&at, duplicate(line_at(text, span.start), name));
+        if line_at(text, span.start).starts_with('[') {
+            repeated_until = text[span.start..].find("\n[").map_or(text.len(), |i| span.start + i);
         }
     }
 }
 
-fn duplicate(text: &str, offset: usize, name: &str) -> Complaint {
-    let line_start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
-    let header = text[line_start..].lines().next().unwrap_or_default().trim();
-    let is_environment = header.strip_prefix("[environments.").is_some_and(|rest| {
+/// The line that holds `offset`.
+fn line_at(text: &str, offset: usize) -> &str {
+    let start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
+    text[start..].lines().next().unwrap_or_default().trim()
+}
+
+fn duplicate(line: &str, name: &str) -> Complaint {
+    let is_environment = line.strip_prefix("[environments.").is_some_and(|rest| {
         rest.split(']').next().is_some_and(|inner| inner.trim_matches('"') == name.trim_matches('"'))
     });
     if is_environment {
         let what = format!("the environment \"{name}\" is there twice");
-        return Complaint::new(
-            "duplicate_environment",
-            what,
-            "give each environment a name of its own, or merge the two",
-        );
+        let remedy = "give each environment a name of its own, or merge the two";
+        return Complaint::new("duplicate_environment", what, remedy);
     }
     Complaint::new("duplicate_key", format!("`{name}` is there twice"), "keep one of the two")
 }

@@ -10,7 +10,9 @@ pub(crate) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
         .into_iter()
         .filter_map(|candidate| {
             let known = candidate.to_ascii_lowercase().replace('-', "_");
-            let distance = strsim::damerau_levenshtein(&plain, &known);
+            // The unit is what is left out most often.
+            let stem = ["_ms", "_s", "_bytes"].iter().find_map(|unit| known.strip_suffix(unit));
+            let distance = if stem == Some(&plain) { 0 } else { strsim::damerau_levenshtein(&plain, &known) };
             let bound = (known.len().max(plain.len()) / 3).max(1);
             let begins = plain.len() >= 3 && (known.starts_with(&plain) || plain.starts_with(&known));
             (distance <= bound || begins).then_some((distance, candidate))
@@ -33,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_missing_unit_finds_its_key() {
-        assert_eq!(nearest("timeout", ["timeout_ms", "retry"]), Some("timeout_ms"));
+        assert_eq!(nearest("timeout", ["timeouts", "timeout_ms", "retry"]), Some("timeout_ms"));
     }
 
     #[test]

@@ -12,8 +12,9 @@ use super::finding::{Complaint, Severity};
 use super::keys;
 use super::model::Route;
 use super::nearest::nearest;
+use super::report::At;
 use super::settings::change_request_timeouts;
-use super::tree::{At, Section, Text};
+use super::tree::{Section, Text};
 
 /// A route with its place.
 struct Drafted {

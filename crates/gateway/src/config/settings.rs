@@ -149,33 +149,28 @@ pub(crate) fn read_tls(environment: &Section<'_>) -> TlsOptions {
     options
 }
 
-/// A list of known words, not empty, none twice.
+/// A list of known words, not empty, none twice; `None` if it is not given or has faults.
 fn read_list<T: Copy + PartialEq>(section: &Section<'_>, name: &str, words: &[(&str, T)]) -> Option<Vec<T>> {
     let texts = section.texts(name)?;
     let report = section.report();
     if texts.is_empty() {
         let remedy = "name at least one, or leave the key out for its default";
-        report.error(
-            &section.at_key(name),
-            Complaint::new("empty_value", format!("`{name}` is an empty list"), remedy),
-        );
+        let what = format!("`{name}` is an empty list");
+        report.error(&section.at_key(name), Complaint::new("empty_value", what, remedy));
+        return None;
     }
     let mut values = Vec::with_capacity(texts.len());
-    for text in texts {
-        match pick(&text, words) {
-            Ok(value) if values.contains(&value) => report.error(
-                &text.at,
-                Complaint::new(
-                    "duplicate_value",
-                    format!("\"{}\" is named twice", text.value),
-                    "name it once",
-                ),
-            ),
+    for text in &texts {
+        match pick(text, words) {
+            Ok(value) if values.contains(&value) => {
+                let what = format!("\"{}\" is named twice", text.value);
+                report.error(&text.at, Complaint::new("duplicate_value", what, "name it once"));
+            }
             Ok(value) => values.push(value),
             Err(complaint) => report.error(&text.at, complaint),
         }
     }
-    Some(values)
+    (values.len() == texts.len()).then_some(values)
 }
 
 /// Reads `[log]`.
