@@ -1,2 +1,123 @@
-//! Stub.
-fn main() {}
+//! `loadgen`: an open-loop load generator for the gateway and its peers.
+//!
+//! Open loop: requests start at a fixed rate whatever the replies do, and latency counts from the intended
+//! start, so a stall shows in every request it delayed. Closed loop: callers as fast as they can, to compare
+//! CPU per request. Every started request has one outcome; a lost one makes the exit code 1.
+
+mod args;
+mod caller;
+mod coalesce;
+mod error;
+mod grpc;
+mod h2c;
+mod http1;
+mod pacer;
+mod plan;
+mod process;
+mod progress;
+mod record;
+mod report;
+mod run;
+mod schedule;
+mod source;
+mod table;
+mod units;
+mod upload;
+mod worker;
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use clap::{Parser, ValueEnum};
+
+use crate::{
+    args::{Cli, Command, RunArgs, TableArgs},
+    error::Error,
+    plan::Plan,
+    progress::Visibility,
+    report::{Report, Setup},
+    schedule::Pacing,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = io::stdout();
+    let outcome = match (&cli.command, &cli.run) {
+        (Some(Command::Table(args)), _) => table(args, &mut out),
+        (None, Some(args)) => measure(args, &mut out),
+        (None, None) => Err(Error::Usage("give --target http://host:port/path; --help has examples".into())),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            // Nowhere to complain about a closed standard error.
+            let _closed = writeln!(io::stderr(), "loadgen: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn table(args: &TableArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let reports = table::read(&args.reports)?;
+    table::write(&reports, out).map_err(not_written)?;
+    Ok(code(table::all_good(&reports)))
+}
+
+fn measure(args: &RunArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let plan = Plan::from_args(args)?;
+    let setup = setup(args, &plan);
+    let visibility = if args.quiet { Visibility::Hidden } else { Visibility::Terminal };
+    let report = run::run(plan, setup, &args.pids, visibility)?;
+    let to_stdout = args.json.as_deref() == Some(Path::new("-"));
+    if let Some(file) = &args.json {
+        write_json(&report, file, out)?;
+    }
+    if !args.quiet && !to_stdout {
+        report.write_text(out).map_err(not_written)?;
+    }
+    Ok(code(report.is_good()))
+}
+
+fn setup(args: &RunArgs, plan: &Plan) -> Setup {
+    let rate = match plan.pacing {
+        Pacing::Open { rate } => Some(rate),
+        Pacing::Closed => None,
+    };
+    Setup {
+        scenario: args.scenario.clone(),
+        subject: args.subject.clone(),
+        target: args.target.clone(),
+        protocol: plan
+            .protocol
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default(),
+        rate,
+        connections: plan.connections,
+        streams: plan.streams,
+        body_bytes: plan.upload_bytes.unwrap_or(plan.body.len() as u64),
+        correlation_prefix: plan.correlation.clone(),
+    }
+}
+
+fn write_json(report: &Report, file: &Path, out: &mut dyn Write) -> Result<(), Error> {
+    // Plain data with string keys always serialises.
+    let mut json = serde_json::to_vec_pretty(report).expect("plain data");
+    json.push(b'\n');
+    if file == Path::new("-") {
+        return out.write_all(&json).map_err(not_written);
+    }
+    fs::write(file, json).map_err(|source| Error::File { action: "write", path: file.to_owned(), source })
+}
+
+fn not_written(source: io::Error) -> Error {
+    Error::System { action: "write the report", source }
+}
+
+fn code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

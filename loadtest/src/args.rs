@@ -1,0 +1,182 @@
+//! The command line, as written by people. What it means together is decided in `plan.rs`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::units::{self, StatusSet};
+
+const EXAMPLES: &str = "\
+Examples:
+  1500 requests per second for 8 seconds over cleartext HTTP/2, latency from the intended start:
+    loadgen --target http://127.0.0.1:8080/orders --protocol h2c --rate 1500 --duration 8s
+
+  CPU per request of process 4242 with 64 HTTP/1.1 callers as fast as they can:
+    loadgen --target http://127.0.0.1:8080/ --protocol http1 --closed --connections 64 --pid 4242
+
+  One GiB up and down, streamed:
+    loadgen --target http://127.0.0.1:8080/ --protocol h2c --upload-bytes 1GiB --pid 4242
+
+  A table of earlier runs:
+    loadgen table loadtest/results/latest
+
+Exit code: 0 every request answered as expected, 1 a request was lost or the run failed, 2 wrong usage.";
+
+/// Open-loop load generator for HTTP/1.1, cleartext HTTP/2 and gRPC
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Cli {
+    /// Something other than a run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// A run.
+    #[command(flatten)]
+    pub run: Option<RunArgs>,
+}
+
+/// Commands beside the run itself.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print one table of JSON reports: medians over equal scenarios, and ratios between subjects
+    Table(TableArgs),
+}
+
+/// Flags of `loadgen table`.
+#[derive(Debug, Args)]
+pub(crate) struct TableArgs {
+    /// Report files, or folders of them
+    #[arg(required = true)]
+    pub reports: Vec<PathBuf>,
+}
+
+/// Protocol spoken to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProtocolArg {
+    /// HTTP/1.1, keep-alive, one request at a time per connection
+    Http1,
+    /// HTTP/2 cleartext by prior knowledge
+    H2c,
+    /// gRPC `tsh.gateway.v1.Egress/Send` over cleartext HTTP/2
+    Grpc,
+}
+
+/// Flags of a run.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Where to send requests: http://host:port/path
+    #[arg(long, value_name = "URL")]
+    pub target: String,
+    /// Protocol to speak
+    #[arg(long, value_enum, default_value = "http1")]
+    pub protocol: ProtocolArg,
+    /// Open loop: requests per second, whatever the replies do
+    #[arg(long, value_name = "PER_SECOND", conflicts_with = "closed")]
+    pub rate: Option<f64>,
+    /// Closed loop: every caller as fast as it can
+    #[arg(long)]
+    pub closed: bool,
+    /// Connections to open
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub connections: u32,
+    /// Concurrent streams per connection (h2c and grpc)
+    #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub streams: u32,
+    /// Start requests for this long after the warm-up [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = units::duration, conflicts_with = "requests")]
+    pub duration: Option<Duration>,
+    /// Start this many requests after the warm-up, instead of --duration
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub requests: Option<u64>,
+    /// Load before measuring starts; a loss in it fails the run too
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "1s")]
+    pub warmup: Duration,
+    /// A request without a complete reply this long after its intended start is lost
+    /// [default: 5s, 10m with --upload-bytes]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub timeout: Option<Duration>,
+    /// Request body size
+    #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "0")]
+    pub body_bytes: u64,
+    /// Request method [default: POST with a body, else GET]
+    #[arg(long)]
+    pub method: Option<http::Method>,
+    /// Extra request header, repeatable
+    #[arg(long = "header", value_name = "K:V")]
+    pub headers: Vec<String>,
+    /// Statuses that count as answered: classes and codes
+    #[arg(long, value_name = "SET", value_parser = units::status_set, default_value = "2xx")]
+    pub expect_status: StatusSet,
+    /// Body length every reply must have
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub expect_body_bytes: Option<u64>,
+    /// Give every request a unique x-correlation-id; its prefix is reported
+    #[arg(long)]
+    pub correlation: bool,
+    /// Seed of the correlation prefix [default: random, reported]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Environment named in SendRequest (grpc)
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub environment: String,
+    /// Route named in SendRequest (grpc)
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub route: String,
+    /// Stream one body of this size up, count what streams down; nothing is buffered (http1 and h2c)
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    #[arg(conflicts_with_all = ["rate", "closed", "duration", "requests", "body_bytes"])]
+    pub upload_bytes: Option<u64>,
+    /// Measure CPU time and memory of this process and its descendants, repeatable
+    #[arg(long = "pid", value_name = "PID")]
+    pub pids: Vec<u32>,
+    /// Threads of the generator
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: u32,
+    /// Write the report as JSON to this file (`-` for standard output, instead of the text)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Scenario name kept in the report
+    #[arg(long, value_name = "NAME", default_value = "run")]
+    pub scenario: String,
+    /// Name of the program under test kept in the report
+    #[arg(long, value_name = "NAME", default_value = "target")]
+    pub subject: String,
+    /// No progress bar and no text report
+    #[arg(long)]
+    pub quiet: bool,
+    /// Dial this address instead of resolving the target's host
+    #[arg(long, value_name = "ADDRESS")]
+    pub connect: Option<SocketAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_needs_a_target_and_a_table_does_not() {
+        assert!(Cli::try_parse_from(["loadgen", "--rate", "10"]).is_err());
+        assert!(Cli::try_parse_from(["loadgen"]).is_err());
+        let table = Cli::try_parse_from(["loadgen", "table", "results"]).unwrap();
+        assert!(matches!(table.command, Some(Command::Table(_))));
+    }
+
+    #[test]
+    fn pacings_and_extents_exclude_each_other() {
+        let target = ["loadgen", "--target", "http://h/"];
+        for bad in [
+            &["--rate", "10", "--closed"][..],
+            &["--duration", "1s", "--requests", "5"],
+            &["--upload-bytes", "1GiB", "--rate", "5"],
+        ] {
+            assert!(Cli::try_parse_from(target.iter().chain(bad)).is_err(), "{bad:?}");
+        }
+    }
+}
