@@ -164,8 +164,7 @@ fn read_methods(section: &Section<'_>) -> Option<Vec<Method>> {
         let fault = match Method::from_bytes(text.value.as_bytes()) {
             Err(_) => "is not a method",
             Ok(Method::CONNECT | Method::TRACE) => "is never forwarded",
-            Ok(method) if text.value.bytes().any(|b| b.is_ascii_lowercase()) => {
-                let _ = method;
+            Ok(_) if text.value.bytes().any(|b| b.is_ascii_lowercase()) => {
                 "is in lower case, but methods are told apart by case"
             }
             Ok(method) => {

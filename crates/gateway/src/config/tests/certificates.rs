@@ -89,6 +89,7 @@ fn a_key_of_another_certificate_is_refused() {
     is_about(&finding, "environments.sandbox.identity.key", KEY);
 }
 
+/// S14.
 #[test]
 fn a_wrong_common_name_is_refused_with_both_names() {
     let fixture = Fixture::new();
@@ -129,6 +130,7 @@ fn a_certificate_that_is_not_valid_yet_quarantines_its_environment() {
     says(&finding, "not valid before 2026-11-24", "clock");
 }
 
+/// S11.
 #[test]
 fn a_validity_above_two_years_is_refused_and_two_years_to_the_second_are_not() {
     let fixture = Fixture::new();
@@ -142,6 +144,7 @@ fn a_validity_above_two_years_is_refused_and_two_years_to_the_second_are_not() {
     assert_eq!(finding.source, Some("S11"));
 }
 
+/// S12, S13.
 #[test]
 fn rsa_1024_and_4096_are_refused_in_regime_tsh_and_2048_is_not() {
     let fixture = Fixture::new();
@@ -174,6 +177,7 @@ fn rsa_4096_is_allowed_in_regime_d1_but_a_self_signed_certificate_is_not() {
     says(&finding, "self-signed", "signing request");
 }
 
+/// S12.
 #[test]
 fn sha_1_is_refused() {
     let fixture = Fixture::new();
@@ -183,6 +187,7 @@ fn sha_1_is_refused() {
     says(finding, "SHA-1", "SHA-256");
 }
 
+/// S5, S6.
 #[test]
 fn a_key_used_in_both_stages_is_refused() {
     let fixture = Fixture::new();
@@ -195,6 +200,7 @@ fn a_key_used_in_both_stages_is_refused() {
     assert_eq!(finding.key_path, "environments.production.identity.certificate");
 }
 
+/// S5, S14.
 #[test]
 fn a_common_name_used_in_both_stages_is_refused() {
     let fixture = Fixture::new();
@@ -234,6 +240,7 @@ fn a_pem_without_a_certificate_is_refused() {
     is_about(&finding, "environments.sandbox.identity.certificate", CERTIFICATE);
 }
 
+/// S9, S20.
 #[test]
 fn empty_anchors_are_refused_as_a_list_and_as_a_file() {
     let fixture = Fixture::new();

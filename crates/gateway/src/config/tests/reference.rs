@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::config::keys::SECTIONS;
 use crate::config::reference;
 use crate::config::testing::Fixture;
 
@@ -42,5 +43,19 @@ fn the_examples_of_the_documentation_load() {
     for example in examples {
         let fixture = Fixture::new();
         assert_eq!(fixture.findings(example), [], "{example}");
+    }
+}
+
+/// S8, S17, S9: the defaults are safe and stay so, because there is no key to change them.
+#[test]
+fn no_key_turns_verification_off_or_trusts_by_address() {
+    for (heading, keys) in SECTIONS {
+        for key in *keys {
+            for word in
+                ["insecure", "verify", "skip", "danger", "cidr", "network", "trusted", "source", "roots"]
+            {
+                assert!(!key.name.contains(word), "{heading} {}", key.name);
+            }
+        }
     }
 }

@@ -265,3 +265,38 @@ fn every_default_is_what_the_reference_says() {
         }
     }
 }
+
+#[test]
+fn a_mangled_file_is_judged_without_a_panic_and_every_fault_has_its_remedy() {
+    let fixture = Fixture::new();
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let good = with("route", "path_prefix = \"/é\"\nheader = { a = \"b\" }\ntimeout_ms = 1");
+    let pieces: Vec<_> = good.split_inclusive(['\n', ' ', '.', '"', ']']).collect();
+    for _ in 0..300 {
+        let mut pieces = pieces.clone();
+        for _ in 0..random.usize(1..4) {
+            let (one, other) = (random.usize(..pieces.len()), random.usize(..pieces.len()));
+            match random.u8(..3) {
+                0 => drop(pieces.remove(one)),
+                1 => pieces.swap(one, other),
+                _ => pieces.insert(one, pieces[other]),
+            }
+        }
+        let text = pieces.concat();
+        let inspection = fixture.inspect(&text);
+        let has_error = inspection.findings.iter().any(|f| f.severity == crate::config::Severity::Error);
+        assert_eq!(
+            inspection.config.is_none(),
+            has_error,
+            "seed {seed}:\n{text}\n{:#?}",
+            inspection.findings
+        );
+        for finding in &inspection.findings {
+            assert!(
+                !finding.message.is_empty() && !finding.remedy.is_empty(),
+                "seed {seed}: {finding}\n{text}"
+            );
+        }
+    }
+}
