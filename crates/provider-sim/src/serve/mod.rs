@@ -1,0 +1,166 @@
+//! Owns one connection from accept to end: handshake, second look at the certificate, the choice between
+//! HTTP/2 and HTTP/1.1, and the signals that end it from outside. It does not own what a request gets.
+
+mod http1;
+mod http2;
+mod reply;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::HandshakeKind;
+use rustls_pki_types::UnixTime;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::behaviour::{Behaviour, ClientAuth, RefusalAlert, Stall};
+use crate::simulator::{Live, Shared, Signals};
+use crate::socket::{ResetSwitch, Socket, linger};
+use crate::tls::{ALPN_H2, leaf_fault};
+
+/// Longer than any client waits, short enough to be rid of a half-open one. nginx: `client_header_timeout`.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Room for a whole TLS record: the library asks for 4 KiB at a time.
+const READ_AHEAD: usize = 16 * 1024;
+
+/// TCP, read ahead, under TLS.
+pub(crate) type Tls = TlsStream<BufReader<Socket>>;
+
+/// What the parts of one connection share.
+pub(crate) struct Connection {
+    /// Counts accepted connections from 1; the response header `sim-connection`.
+    pub(crate) number: u64,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) reset: ResetSwitch,
+}
+
+impl Connection {
+    pub(crate) fn new(number: u64, shared: Arc<Shared>) -> Self {
+        shared.books.connections_accepted.add(1);
+        shared.books.connections_open.add(1);
+        Self { number, shared, reset: ResetSwitch::default() }
+    }
+
+    pub(crate) fn live(&self) -> Arc<Live> {
+        self.shared.live.borrow().clone()
+    }
+
+    /// The same for the same seed, connection and request.
+    pub(crate) fn jitter(&self, behaviour: &Behaviour, ordinal: u64) -> Duration {
+        if behaviour.latency_jitter.is_zero() {
+            return Duration::ZERO;
+        }
+        let seed = self.shared.seed ^ self.number.rotate_left(32) ^ ordinal;
+        behaviour.latency_jitter.mul_f64(fastrand::Rng::with_seed(seed).f64())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.books.connections_open.sub(1);
+    }
+}
+
+/// Serves one connection until it ends, is killed, or the server stops.
+pub(crate) async fn run(tcp: TcpStream, connection: Connection, mut signals: watch::Receiver<Signals>) {
+    let connection = Arc::new(connection);
+    let kills = signals.borrow_and_update().kills;
+    let stop = connection.shared.stop.clone();
+    let socket = Socket::new(tcp, connection.reset.clone());
+    let mut serving = Box::pin(serve(socket, connection.clone(), signals.clone()));
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        // The sender lives in `shared`, which `connection` holds: this waits for a signal, never for an error.
+        _ = signals.wait_for(|now| now.kills != kills) => connection.reset.arm(),
+        () = &mut serving => {}
+    }
+    // The socket goes down inside, by FIN or RST as armed; only then does the connection count as closed.
+    drop(serving);
+    drop(connection);
+}
+
+async fn serve(socket: Socket, connection: Arc<Connection>, signals: watch::Receiver<Signals>) {
+    let live = connection.live();
+    let handshake = handshake(socket, &connection, &live);
+    let Ok(Some(tls)) = timeout(HANDSHAKE_TIMEOUT, handshake).await else { return };
+    if live.behaviour.stall == Stall::BeforeSettings {
+        return std::future::pending().await;
+    }
+    if tls.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
+        connection.shared.books.connections_http2.add(1);
+        http2::serve(tls, connection, signals, &live.behaviour).await;
+    } else {
+        connection.shared.books.connections_http11.add(1);
+        http1::serve(tls, connection, signals, &live.behaviour).await;
+    }
+}
+
+async fn handshake(mut socket: Socket, connection: &Connection, live: &Live) -> Option<Tls> {
+    let books = &connection.shared.books;
+    if live.behaviour.stall == Stall::AtHandshake {
+        return std::future::pending().await;
+    }
+    if live.behaviour.client_auth == ClientAuth::RefuseEarly {
+        books.handshakes_refused.add(1);
+        refuse_early(&mut socket, live.behaviour.refusal_alert).await;
+        return None;
+    }
+    let io = BufReader::with_capacity(READ_AHEAD, socket);
+    let accept = TlsAcceptor::from(live.tls.clone()).accept(io).into_fallible();
+    let tls = match accept.await {
+        Ok(tls) => tls,
+        Err((error, io)) => {
+            // Without a word from the peer the fault was found here, by our verifier or by the library.
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+                    books.handshakes_refused.add(1);
+                }
+                _ => books.handshakes_failed.add(1),
+            }
+            linger(io).await;
+            return None;
+        }
+    };
+    if still_endorsed(&tls, live) {
+        match tls.get_ref().1.handshake_kind() {
+            Some(HandshakeKind::Resumed) => books.handshakes_resumed.add(1),
+            _ => books.handshakes_full.add(1),
+        }
+        Some(tls)
+    } else {
+        books.handshakes_refused.add(1);
+        linger(tls).await;
+        None
+    }
+}
+
+/// A resumed handshake restores the client's certificate from the session and asks no verifier.
+fn still_endorsed(tls: &Tls, live: &Live) -> bool {
+    if live.behaviour.client_auth != ClientAuth::PinnedLeaf {
+        return true;
+    }
+    let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    leaf.is_some_and(|leaf| leaf_fault(&live.endorsed, leaf, UnixTime::now()).is_none())
+}
+
+/// A plaintext alert in answer to the ClientHello: the earliest refusal that TLS has.
+async fn refuse_early(socket: &mut Socket, alert: RefusalAlert) {
+    const ALERT_RECORD: [u8; 5] = [21, 3, 3, 0, 2];
+    const FATAL: u8 = 2;
+    let mut hello = [0; 2048];
+    // A peer that is gone needs no alert.
+    if !matches!(socket.read(&mut hello).await, Ok(n) if n > 0) {
+        return;
+    }
+    let mut record = ALERT_RECORD.to_vec();
+    record.extend_from_slice(&[FATAL, alert.code()]);
+    if socket.write_all(&record).await.is_ok() {
+        linger(socket).await;
+    }
+}

@@ -1,0 +1,8 @@
+//! The simulated provider, seen by a plain rustls and h2 client that is not ours.
+
+mod books;
+mod handshake;
+mod http1;
+mod requests;
+mod support;
+mod winding_down;
