@@ -32,7 +32,6 @@ gRPC              tsh.gateway.v1.Pools, grpc.health.v1.Health, reflection
 ";
 
 /// All endpoints behind the host check.
-#[must_use]
 pub fn router(state: AdminState, check: HostCheck) -> Router {
     let grpc = grpc::admin_routes(Arc::clone(&state.pools), &state.health);
     Router::new()

@@ -74,7 +74,6 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// What an egress listener serves at reserved paths: `Egress`, health, reflection. Call it as a tower service
 /// with requests of any body; put a [`CallerAddress`] into their extensions. One per worker, with its recorder.
-#[must_use]
 pub fn egress_routes(
     core: Arc<dyn EgressCore>,
     recorder: RecorderHandle,

@@ -52,31 +52,14 @@ pub fn install(form: LogForm, level: Level) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use parking_lot::Mutex;
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Seen(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Seen {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::telemetry::testing::Seen;
 
     fn said(form: LogForm, level: Level, say: impl FnOnce()) -> String {
         let seen = Seen::default();
         let writer = seen.clone();
         tracing::subscriber::with_default(subscriber(form, level, move || writer.clone()), say);
-        String::from_utf8(seen.0.lock().clone()).unwrap()
+        seen.text()
     }
 
     #[test]

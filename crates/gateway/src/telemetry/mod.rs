@@ -14,6 +14,8 @@ pub mod log;
 pub mod metrics;
 pub mod record;
 pub mod recorder;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod view;
 
 pub use access_log::AccessLogTarget;

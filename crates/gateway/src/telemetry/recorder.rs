@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::{
     access_log::{self, AccessLogTarget, WallTime},
-    line_writer::{LineQueue, LineWriter},
+    line_writer::{LineQueue, LineWriter, Sink},
     metrics::{Metrics, Series},
     record::{Batch, Outcome},
 };
@@ -115,7 +115,19 @@ impl Recorder {
     /// # Errors
     /// When the access log cannot be opened, or the system gives no thread.
     pub fn start(options: &RecorderOptions, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let writer = match options.access_log.open()? {
+        Self::start_on(options.access_log.open()?, options, metrics)
+    }
+
+    /// As [`start`](Self::start), with the access log written to `sink`; `None` for no log.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start_on(
+        sink: Option<Box<dyn Sink>>,
+        options: &RecorderOptions,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        let writer = match sink {
             Some(sink) => {
                 let losses = metrics.losses().clone();
                 Some(LineWriter::start("tsh-access-log", sink, options.queue_lines, losses)?)
