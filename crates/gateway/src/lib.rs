@@ -4,10 +4,10 @@
 //! commands. Connections belong to `pool`, trust to `tls-core`. Bodies are opaque here: streamed, never logged.
 
 pub mod admin;
-pub mod cli {
-    pub mod check;
-}
+pub mod cli;
 pub mod config;
+pub mod egress;
 pub mod grpc;
 pub mod outcome;
+pub mod runtime;
 pub mod telemetry;

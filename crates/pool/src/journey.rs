@@ -40,4 +40,6 @@ pub struct Journey {
     pub send: Duration,
     /// From the lease to the response's header (last attempt).
     pub ttfb: Duration,
+    /// Bytes of the request's body taken from the caller until the response's header arrived.
+    pub body_bytes: u64,
 }

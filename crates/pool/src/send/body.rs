@@ -82,6 +82,12 @@ impl ResponseBody {
         Self { source, remaining, idle, waiting_since: None, timer: None }
     }
 
+    /// Everything was handed over: the end was seen, or every byte that `content-length` promised.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        matches!(self.source, Source::Ended) || self.remaining == Some(0)
+    }
+
     fn end(&mut self) {
         if let Source::H2 { upload: Some(AbortOnDrop(rest)), .. } = &self.source {
             // The response is complete: whatever the caller still sends, nobody wants.

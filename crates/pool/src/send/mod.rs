@@ -124,13 +124,14 @@ impl Carrier<'_> {
             };
             let began = self.note_lease(&lease);
             let result = attempt(&lease, head.to_request(), &mut upload, self.limits()).await;
+            self.journey.body_bytes = upload.taken();
             match result {
                 Ok(answered) => return Ok(self.deliver(answered, upload, lease, began)),
                 Err(unanswered) => {
                     self.note_times(began, None);
                     // The permit goes back before the next lease is asked for.
                     drop(lease);
-                    self.judge(&head.method, &mut upload, unanswered)?;
+                    self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
                 }
             }
         }
@@ -231,9 +232,9 @@ impl Carrier<'_> {
     fn judge<B>(
         &mut self,
         method: &Method,
-        upload: &mut Upload<B>,
+        upload: &Upload<B>,
         failed: Unanswered,
-    ) -> Result<(), SendError>
+    ) -> Result<(), Box<SendError>>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
@@ -263,7 +264,7 @@ impl Carrier<'_> {
                 Ok(())
             }
             Decision::Report(retry_safe) => {
-                Err(SendError { kind, verdict: Some(verdict), retry_safe, journey: self.journey })
+                Err(Box::new(SendError { kind, verdict: Some(verdict), retry_safe, journey: self.journey }))
             }
         }
     }

@@ -96,6 +96,11 @@ where
         self.ended && self.taken == 0 && self.trailers.is_none()
     }
 
+    /// Bytes taken from the caller so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Everything has been handed to the connection in this attempt.
     pub(super) fn is_done(&self) -> bool {
         self.done

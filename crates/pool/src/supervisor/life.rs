@@ -22,7 +22,7 @@ pub(super) enum LifeEnd {
     /// It served, and ended.
     Served { link: Arc<Link>, ended: Ended },
     /// The provider chose HTTP/1.1: the transport goes to the exclusive pool.
-    Http1 { dialled: Dialled, progress: Progress },
+    Http1(Box<(Dialled, Progress)>),
 }
 
 /// What the supervisor decided about a connection before it was dialled.
@@ -42,7 +42,7 @@ pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, L
         Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
             serve(&context, destiny, generation.serial(), dialled, &mut progress).await
         }
-        Ok(dialled) => return (destiny, LifeEnd::Http1 { dialled, progress }),
+        Ok(dialled) => return (destiny, LifeEnd::Http1(Box::new((dialled, progress)))),
         Err(e) => Err(e),
     };
     let end = match end {

@@ -29,7 +29,7 @@ use self::{
 use crate::{
     config::{PoolConfig, Timeouts},
     connection::{Link, State},
-    dial::Target,
+    dial::{Dialled, Progress, Target},
     error::DialError,
     http1::Http1Pool,
     hub::Hub,
@@ -245,7 +245,7 @@ impl Supervisor {
                 match end {
                     LifeEnd::Failed(error) => self.note_failure(destiny.id, error),
                     LifeEnd::Served { link, ended } => self.note_end(&link, &ended.cause, &ended.detail),
-                    LifeEnd::Http1 { dialled, progress } => self.adopt_http1(destiny, dialled, progress),
+                    LifeEnd::Http1(transport) => self.adopt_http1(destiny, *transport),
                 }
             }
             Err(e) => self.note_lost_tasks(&e),
@@ -301,12 +301,7 @@ impl Supervisor {
         }
     }
 
-    fn adopt_http1(
-        &mut self,
-        destiny: Destiny,
-        dialled: crate::dial::Dialled,
-        progress: crate::dial::Progress,
-    ) {
+    fn adopt_http1(&mut self, destiny: Destiny, (dialled, progress): (Dialled, Progress)) {
         self.backoff.succeeded();
         let context = self.context.clone();
         if context.hub.is_stopping() {

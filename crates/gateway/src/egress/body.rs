@@ -1,0 +1,146 @@
+//! What hyper sends to a caller: the provider's body with its exchange, a reply of our own, or a gRPC reply.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pool::{BodyError, BoxError, ResponseBody, RetrySafe};
+
+use super::exchange::Exchange;
+use crate::{outcome::ErrorCode, telemetry::Ended};
+
+/// The body of a reply. Records the outcome of its request when it ends or is dropped.
+pub struct ReplyBody {
+    source: Source,
+    exchange: Option<Exchange>,
+}
+
+enum Source {
+    Provider(ResponseBody),
+    Own(Option<Bytes>),
+    Grpc(tonic::body::Body),
+}
+
+impl ReplyBody {
+    /// The provider's response on its way.
+    pub(super) fn provider(body: ResponseBody, exchange: Exchange) -> Self {
+        let mut this = Self { source: Source::Provider(body), exchange: Some(exchange) };
+        if this.is_end_stream() {
+            this.finish(Ended::Complete);
+        }
+        this
+    }
+
+    /// A reply of our own.
+    pub(super) fn own(content: Bytes, exchange: Option<Exchange>) -> Self {
+        let content = (!content.is_empty()).then_some(content);
+        let mut this = Self { source: Source::Own(content), exchange };
+        if this.is_end_stream() {
+            this.finish(Ended::GatewayReply);
+        }
+        this
+    }
+
+    /// A gRPC reply; its service records its own outcome.
+    pub(super) fn grpc(body: tonic::body::Body) -> Self {
+        Self { source: Source::Grpc(body), exchange: None }
+    }
+
+    fn finish(&mut self, ended: Ended) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.finish(ended);
+        }
+    }
+
+    fn note(&mut self, frame: Option<&Result<Frame<Bytes>, BodyError>>) {
+        match frame {
+            Some(Ok(frame)) => {
+                if let (Some(exchange), Some(data)) = (&mut self.exchange, frame.data_ref()) {
+                    exchange.bytes_out += data.len() as u64;
+                }
+            }
+            Some(Err(e)) => {
+                let (code, ended) = match e {
+                    BodyError::Cut(_) => (ErrorCode::ResponseCut, Ended::ProviderCut),
+                    BodyError::Idle(_) => (ErrorCode::IdleTimeout, Ended::Timeout),
+                };
+                if let Some(exchange) = &mut self.exchange {
+                    // The status has been sent already; the log keeps it beside the code.
+                    exchange.code = Some(code);
+                    exchange.retry_safe = Some(RetrySafe::Unknown);
+                }
+                self.finish(ended);
+            }
+            None => self.finish(Ended::Complete),
+        }
+        if self.is_end_stream() {
+            self.finish(Ended::Complete);
+        }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        match &mut this.source {
+            Source::Provider(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                this.note(frame.as_ref());
+                Poll::Ready(frame.map(|f| f.map_err(Into::into)))
+            }
+            Source::Own(content) => {
+                let content = content.take();
+                if let (Some(exchange), Some(data)) = (&mut this.exchange, &content) {
+                    exchange.bytes_out = data.len() as u64;
+                }
+                this.finish(Ended::GatewayReply);
+                Poll::Ready(content.map(|data| Ok(Frame::data(data))))
+            }
+            Source::Grpc(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|f| f.map_err(Into::into)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Provider(body) => body.is_end_stream(),
+            Source::Own(content) => content.is_none(),
+            Source::Grpc(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Provider(body) => body.size_hint(),
+            Source::Own(content) => SizeHint::with_exact(content.as_ref().map_or(0, |c| c.len() as u64)),
+            Source::Grpc(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        // Everything that `content-length` promised was handed over, or the request had none to read (HEAD).
+        let delivered = match &self.source {
+            Source::Provider(body) => body.is_delivered(),
+            Source::Own(_) | Source::Grpc(_) => true,
+        };
+        let head = self.exchange.as_ref().is_some_and(|e| e.method == http::Method::HEAD);
+        if delivered || head {
+            let ended =
+                if matches!(self.source, Source::Own(_)) { Ended::GatewayReply } else { Ended::Complete };
+            self.finish(ended);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! One connection of a caller: who it is, where it stands between two requests.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use super::core::Core;
+use crate::telemetry::{CallerProtocol, RecorderHandle};
+
+/// What every request of one connection shares.
+pub(super) struct Caller {
+    pub(super) core: Arc<Core>,
+    pub(super) recorder: RecorderHandle,
+    /// `None` on a Unix socket.
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) protocol: CallerProtocol,
+    pub(super) phase: Arc<Phase>,
+}
+
+impl Caller {
+    /// HTTP/1.1 (or 1.0): one request at a time.
+    pub(super) fn is_http1(&self) -> bool {
+        self.protocol == CallerProtocol::Http11
+    }
+}
+
+/// Where a connection stands: decides which time limit holds. Shared by the reader and the requests.
+#[derive(Debug)]
+pub(super) struct Phase(AtomicU8);
+
+/// The phases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum At {
+    /// Accepted; no byte has come.
+    Fresh,
+    /// Between two requests.
+    Idle,
+    /// A request's header has begun.
+    Head,
+    /// A request is under way, or the protocol watches over itself (HTTP/2).
+    Busy,
+}
+
+impl Phase {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU8::new(At::Fresh as u8)))
+    }
+
+    pub(super) fn at(&self) -> At {
+        match self.0.load(Ordering::Relaxed) {
+            0 => At::Fresh,
+            1 => At::Idle,
+            2 => At::Head,
+            _ => At::Busy,
+        }
+    }
+
+    fn set(&self, at: At) {
+        self.0.store(at as u8, Ordering::Relaxed);
+    }
+
+    /// Bytes arrived.
+    pub(super) fn bytes_arrived(&self) {
+        if matches!(self.at(), At::Fresh | At::Idle) {
+            self.set(At::Head);
+        }
+    }
+
+    /// A request's header is complete.
+    pub(super) fn exchange_began(&self) {
+        self.set(At::Busy);
+    }
+
+    /// The exchange is over; on HTTP/1.1 the next request may begin.
+    pub(super) fn exchange_ended(&self) {
+        self.set(At::Idle);
+    }
+}

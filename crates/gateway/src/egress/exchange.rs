@@ -1,0 +1,100 @@
+//! One request, one outcome: the guard that records it, whatever ends it.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, uri::PathAndQuery};
+use pool::{Journey, RetrySafe};
+use tokio::time::Instant;
+
+use super::caller::Caller;
+use crate::{
+    outcome::ErrorCode,
+    telemetry::{Ended, Outcome},
+};
+
+/// A request under way. Recorded exactly once: when it is finished, or when it is dropped because the caller left.
+pub(super) struct Exchange {
+    caller: Arc<Caller>,
+    started: Instant,
+    pub(super) method: Method,
+    path: Option<PathAndQuery>,
+    pub(super) correlation_id: Option<HeaderValue>,
+    pub(super) route: Option<u16>,
+    pub(super) environment: Option<u16>,
+    pub(super) status: u16,
+    pub(super) code: Option<ErrorCode>,
+    pub(super) retry_safe: Option<RetrySafe>,
+    pub(super) journey: Journey,
+    pub(super) bytes_out: u64,
+    recorded: bool,
+}
+
+impl Exchange {
+    pub(super) fn begin(caller: Arc<Caller>, method: Method, path: Option<PathAndQuery>) -> Self {
+        Self {
+            caller,
+            started: Instant::now(),
+            method,
+            path,
+            correlation_id: None,
+            route: None,
+            environment: None,
+            status: 0,
+            code: None,
+            retry_safe: None,
+            journey: Journey::default(),
+            bytes_out: 0,
+            recorded: false,
+        }
+    }
+
+    pub(super) fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
+    /// Remembers a failure; the outcome is recorded when the reply has been delivered.
+    pub(super) fn fail(&mut self, code: ErrorCode, retry_safe: RetrySafe) {
+        self.code = Some(code);
+        self.status = code.row().status;
+        self.retry_safe = Some(retry_safe);
+    }
+
+    /// Records how it ended.
+    pub(super) fn finish(mut self, ended: Ended) {
+        self.record(ended);
+    }
+
+    fn record(&mut self, ended: Ended) {
+        self.recorded = true;
+        self.caller.recorder.record(&Outcome {
+            started: self.started,
+            total: self.started.elapsed(),
+            method: &self.method,
+            path: self.path.as_ref().map_or("", |path| path.as_str()),
+            correlation_id: self.correlation_id.as_ref().map_or(b"", |id| id.as_bytes()),
+            route: self.route,
+            environment: self.environment,
+            protocol: self.caller.protocol,
+            peer: self.caller.peer,
+            status: self.status,
+            code: self.code,
+            retry_safe: self.retry_safe,
+            journey: self.journey,
+            bytes_in: self.journey.body_bytes,
+            bytes_out: self.bytes_out,
+            ended,
+        });
+        self.caller.phase.exchange_ended();
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.recorded {
+            if self.code.is_none() {
+                self.fail(ErrorCode::CallerGone, RetrySafe::Unknown);
+            }
+            self.record(Ended::CallerGone);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The byte stream of a caller: replays the sniffed bytes, and ends a caller that sends nothing or too slowly.
+//!
+//! hyper's own header time-out also ends idle keep-alive connections and arms a timer per request; here one timer
+//! per connection is armed again only when it fires.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+use super::caller::{At, Phase};
+use crate::config::CallerTimeouts;
+
+/// What the first bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sniffed {
+    /// The HTTP/2 preface: prior knowledge.
+    H2c,
+    /// Anything else: HTTP/1.1's parser judges it.
+    Http1,
+}
+
+/// The first bytes of the client preface (RFC 9113 §3.4); no HTTP/1 method begins with them and a space.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// Reads until it is clear which protocol the caller speaks.
+///
+/// # Errors
+/// When the caller sends nothing in time, or leaves.
+pub(super) async fn sniff<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    limits: CallerTimeouts,
+) -> io::Result<(Sniffed, Bytes)> {
+    let mut first = Vec::with_capacity(2 * 1024);
+    let begun = tokio::time::timeout(limits.first_byte, stream.read_buf(&mut first)).await??;
+    if begun == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let rest = async {
+        while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+            if stream.read_buf(&mut first).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(limits.header, rest).await??;
+    let sniffed = if first.starts_with(PREFACE) { Sniffed::H2c } else { Sniffed::Http1 };
+    Ok((sniffed, first.into()))
+}
+
+/// A caller's stream with its sniffed bytes and its time limits.
+pub(super) struct CallerIo<S> {
+    stream: S,
+    sniffed: Bytes,
+    phase: Arc<Phase>,
+    limits: CallerTimeouts,
+    /// The phase that was being waited in, and since when.
+    waiting: Option<(At, Instant)>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> CallerIo<S> {
+    pub(super) fn new(stream: S, sniffed: Bytes, phase: Arc<Phase>, limits: CallerTimeouts) -> Self {
+        Self { stream, sniffed, phase, limits, waiting: None, timer: None }
+    }
+
+    fn limit(&self, at: At) -> Option<Duration> {
+        match at {
+            At::Fresh => Some(self.limits.first_byte),
+            At::Idle => Some(self.limits.idle),
+            At::Head => Some(self.limits.header),
+            At::Busy => None,
+        }
+    }
+
+    /// Ready when the phase has lasted too long.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<At> {
+        let at = self.phase.at();
+        let Some(limit) = self.limit(at) else { return Poll::Pending };
+        let now = Instant::now();
+        let since = match self.waiting {
+            Some((same, since)) if same == at => since,
+            _ => now,
+        };
+        self.waiting = Some((at, since));
+        let due = since + limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        // Later is mended when it fires; earlier must be set now.
+        if timer.deadline() > due {
+            timer.as_mut().reset(due);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= due {
+                return Poll::Ready(at);
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+/// Said to a caller whose header does not end, before it is left.
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ngw-error: request_timeout\r\ngw-retry-safe: no\r\n\
+    content-length: 0\r\nconnection: close\r\n\r\n";
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CallerIo<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.sniffed.is_empty() {
+            let take = this.sniffed.len().min(buf.remaining());
+            buf.put_slice(&this.sniffed[..take]);
+            this.sniffed.advance(take);
+            this.phase.bytes_arrived();
+            return Poll::Ready(Ok(()));
+        }
+        if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buf) {
+            this.phase.bytes_arrived();
+            // A new header begins: its time counts from here, not from an earlier wait.
+            this.waiting = None;
+            return Poll::Ready(read);
+        }
+        let at = ready!(this.poll_overdue(cx));
+        if at == At::Head {
+            // As much as fits at once: the caller is being left anyway.
+            let _ = Pin::new(&mut this.stream).poll_write(cx, TOO_SLOW);
+        }
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for CallerIo<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_preface_is_told_from_a_post_even_in_single_bytes() {
+        for (text, want) in [
+            (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Sniffed::H2c),
+            (b"POST / HTTP/1.1\r\n", Sniffed::Http1),
+        ] {
+            let (mut near, mut far) = duplex(64);
+            let writer = tokio::spawn(async move {
+                for byte in text {
+                    far.write_all(&[*byte]).await.unwrap();
+                }
+                far
+            });
+            let (sniffed, first) = sniff(&mut near, CallerTimeouts::default()).await.unwrap();
+            assert_eq!(sniffed, want);
+            assert!(text.starts_with(&first));
+            drop(writer.await.unwrap());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_caller_is_left_after_the_first_byte_limit() {
+        let (mut near, _far) = duplex(64);
+        let began = Instant::now();
+        let error = sniff(&mut near, CallerTimeouts::default()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), CallerTimeouts::default().first_byte.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_that_does_not_end_gets_a_408_and_an_idle_caller_nothing() {
+        let limits = CallerTimeouts::default();
+        for (at_head, reply) in [(true, TOO_SLOW), (false, &b""[..])] {
+            let (near, mut far) = duplex(1024);
+            let phase = Phase::new();
+            phase.exchange_ended();
+            let mut io = CallerIo::new(near, Bytes::new(), phase.clone(), limits);
+            if at_head {
+                far.write_all(b"GET /").await.unwrap();
+            }
+            let began = Instant::now();
+            let mut all = Vec::new();
+            let error = io.read_to_end(&mut all).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            let limit = if at_head { limits.header } else { limits.idle };
+            assert_eq!(began.elapsed().as_secs(), limit.as_secs());
+            drop(io);
+            let mut said = Vec::new();
+            far.read_to_end(&mut said).await.unwrap();
+            assert_eq!(said, reply);
+        }
+    }
+}

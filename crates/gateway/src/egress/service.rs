@@ -1,0 +1,184 @@
+//! The path of a request: survey, route, prepare, send, reply. Plain functions in this order.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, Response, Version, header};
+use http_body::Body;
+use pool::{BoxError, SendError, SendOptions};
+
+use super::{
+    body::ReplyBody,
+    caller::Caller,
+    core::{Core, Upstream},
+    exchange::Exchange,
+    headers::{self, CORRELATION_ID},
+    path,
+    reply::{Failure, problem},
+    route::{self, Asked},
+};
+use bytes::Bytes;
+
+use crate::{config::Route, outcome::ErrorCode};
+
+/// Carries one request of a caller.
+pub(super) async fn handle<B>(caller: Arc<Caller>, request: Request<B>) -> Response<ReplyBody>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    caller.phase.exchange_began();
+    let mut exchange =
+        Exchange::begin(caller.clone(), request.method().clone(), request.uri().path_and_query().cloned());
+    let core = &caller.core;
+    match prepare(core, request, &mut exchange) {
+        Ok(prepared) => {
+            let mut reply = carry(prepared, exchange).await;
+            if core.is_stopping() && reply.version() == Version::HTTP_11 {
+                reply.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+            }
+            reply
+        }
+        Err(failure) => problem(&failure, exchange),
+    }
+}
+
+/// A request that may be sent.
+struct Prepared<'a, B> {
+    upstream: &'a Upstream,
+    request: Request<B>,
+    options: SendOptions,
+}
+
+/// Routes a request and makes it fit for the provider.
+fn prepare<'a, B>(
+    core: &'a Core,
+    request: Request<B>,
+    exchange: &mut Exchange,
+) -> Result<Prepared<'a, B>, Failure> {
+    let found = headers::survey(request.headers());
+    exchange.correlation_id = request.headers().get(CORRELATION_ID).cloned();
+    if found.bytes > core.limits.max_header_bytes {
+        let detail =
+            format!("the header has {} bytes; {} are allowed", found.bytes, core.limits.max_header_bytes);
+        return Err(Failure::early(ErrorCode::HeadersTooLarge, detail));
+    }
+    check_form(&request, found.upgrade)?;
+    check_declared_length(core, request.headers())?;
+
+    let Some(index) = route::find(&core.routes, Asked::of(&request)) else {
+        let detail = format!("no route matches {} {}", request.method(), request.uri().path());
+        return Err(Failure::early(ErrorCode::NoRoute, detail));
+    };
+    let route = &core.routes[index];
+    exchange.route = u16::try_from(index).ok();
+    exchange.environment = u16::try_from(route.environment).ok();
+    let upstream = &core.upstreams[route.environment];
+
+    let mut request = request;
+    let stripped = stripped(route, request.uri().path());
+    let target = match request.uri().path_and_query() {
+        Some(path) => path::target(&upstream.authority, &upstream.base_path, stripped, path),
+        None => path::target(
+            &upstream.authority,
+            &upstream.base_path,
+            0,
+            &http::uri::PathAndQuery::from_static("/"),
+        ),
+    };
+    let Some(target) = target else {
+        return Err(Failure::early(ErrorCode::BadRequest, "the path makes no valid URI"));
+    };
+    *request.uri_mut() = target;
+    exchange.correlation_id = Some(headers::to_provider(request.headers_mut(), found, core.client_headers));
+    let options = SendOptions {
+        timeouts: route.timeouts,
+        retry: route.retry,
+        max_body_bytes: core.limits.max_body_bytes.unwrap_or(u64::MAX),
+    };
+    Ok(Prepared { upstream, request, options })
+}
+
+/// What HTTP itself or the contract refuses.
+pub(super) fn check_form<B>(request: &Request<B>, upgrade: bool) -> Result<(), Failure> {
+    let method = request.method();
+    if *method == Method::CONNECT || *method == Method::TRACE {
+        return Err(Failure::early(ErrorCode::MethodNotAllowed, format!("{method} is not forwarded")));
+    }
+    if upgrade {
+        let detail = "upgrades (such as WebSocket) are not forwarded";
+        return Err(Failure::early(ErrorCode::UpgradeNotSupported, detail));
+    }
+    let path = request.uri().path();
+    if !path.starts_with('/') {
+        return Err(Failure::early(ErrorCode::BadRequest, format!("the target {path} is not a path")));
+    }
+    if path::has_dot_segment(path) {
+        let detail = "the path contains a segment `.` or `..`, plain or encoded: send the path it stands for";
+        return Err(Failure::early(ErrorCode::PathNotAllowed, detail));
+    }
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let needs_host = request.version() == Version::HTTP_11 && request.uri().authority().is_none();
+    if hosts > 1 || (hosts == 0 && needs_host) {
+        let detail = "an HTTP/1.1 request carries exactly one Host field (RFC 9112 §3.2)";
+        return Err(Failure::early(ErrorCode::BadRequest, detail));
+    }
+    Ok(())
+}
+
+/// A body that says it is too large is refused before it is asked for.
+fn check_declared_length(core: &Core, headers: &HeaderMap) -> Result<(), Failure> {
+    let Some(limit) = core.limits.max_body_bytes else { return Ok(()) };
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    match declared {
+        Some(length) if length > limit => {
+            let detail = format!("the body has {length} bytes; {limit} are allowed (limits.max_body_bytes)");
+            Err(Failure::early(ErrorCode::BodyTooLarge, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn stripped(route: &Route, path: &str) -> usize {
+    route.strip_prefix.as_deref().filter(|prefix| path.starts_with(prefix)).map_or(0, str::len)
+}
+
+async fn carry<B>(prepared: Prepared<'_, B>, mut exchange: Exchange) -> Response<ReplyBody>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let Prepared { upstream, request, options } = prepared;
+    let pool = match &upstream.pool {
+        Ok(pool) => pool,
+        Err(refusal) => return problem(&Failure::early(refusal.code, refusal.message.clone()), exchange),
+    };
+    match pool.send(request, &options).await {
+        Ok((response, journey)) => {
+            exchange.journey = journey;
+            exchange.status = response.status().as_u16();
+            deliver(response, exchange)
+        }
+        Err(error) => {
+            exchange.journey = error.journey;
+            problem(&failure_of(&error), exchange)
+        }
+    }
+}
+
+/// The reply's code, and what the caller may do.
+pub(super) fn failure_of(error: &SendError) -> Failure {
+    Failure { code: ErrorCode::of_send_error(error), retry_safe: error.retry_safe, detail: error.to_string() }
+}
+
+fn deliver(response: Response<pool::ResponseBody>, exchange: Exchange) -> Response<ReplyBody> {
+    let (mut parts, body) = response.into_parts();
+    headers::to_caller(&mut parts.headers);
+    if let Some(id) = &exchange.correlation_id
+        && !parts.headers.contains_key(CORRELATION_ID)
+    {
+        parts.headers.insert(CORRELATION_ID, id.clone());
+    }
+    // hyper writes its own version; the provider's says nothing about this hop.
+    parts.version = if exchange.caller().is_http1() { Version::HTTP_11 } else { Version::HTTP_2 };
+    Response::from_parts(parts, ReplyBody::provider(body, exchange))
+}
