@@ -119,7 +119,7 @@ impl Server {
 impl State {
     async fn enter(&self) -> Verdict {
         let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
-        let hit = |every: Option<u64>| every.is_some_and(|every| number % every == 0);
+        let hit = |every: Option<u64>| every.is_some_and(|every| number.is_multiple_of(every));
         if number == 1 && self.behaviour.stall_once_ms > 0 {
             tokio::time::sleep(Duration::from_millis(self.behaviour.stall_once_ms)).await;
         }
@@ -206,8 +206,10 @@ async fn answer_h2(state: &State, request: Request<RecvStream>, mut respond: Sen
     let response = Response::builder().status(status).header("gw-error", "queue_full").body(()).unwrap();
     let Ok(mut out) = respond.send_response(response, failed) else { return };
     let mut body = request.into_body();
-    while !failed {
-        let Some(Ok(data)) = body.data().await else { break };
+    if failed {
+        return;
+    }
+    while let Some(Ok(data)) = body.data().await {
         body.flow_control().release_capacity(data.len()).unwrap();
         send(&mut out, data).await;
     }
