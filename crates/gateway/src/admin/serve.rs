@@ -114,3 +114,6 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,8 +75,29 @@ pub(super) fn code_of_refusal(grpc: tonic::Code) -> ErrorCode {
     match grpc {
         // tonic's answer to a message above the limit.
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => ErrorCode::BodyTooLarge,
+        tonic::Code::Unimplemented => ErrorCode::MethodNotAllowed,
         _ => ErrorCode::BadRequest,
     }
+}
+
+/// The reply to a request that is not gRPC at all: a problem document (RFC 9457), as for plain HTTP.
+pub(super) fn problem(failure: &Failure) -> http::Response<tonic::body::Body> {
+    let row = failure.code.row();
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": row.title,
+        "status": row.status,
+        "code": row.code,
+        "detail": failure.message,
+    });
+    let body = tonic::body::Body::new(http_body_util::Full::new(Bytes::from(document.to_string())));
+    let mut response = http::Response::new(body);
+    *response.status_mut() = failure.code.status();
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(GW_ERROR, HeaderValue::from_static(row.code));
+    headers.insert(GW_RETRY_SAFE, HeaderValue::from_static(failure.retry_safe.as_str()));
+    response
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
 use parking_lot::Mutex;
 use pool::{Journey, RetrySafe};
 use tokio::time::Instant;
@@ -146,6 +146,8 @@ impl Drop for Ticket {
     }
 }
 
+const NOT_GRPC: &str = "this path is reserved for gRPC: send content-type application/grpc over HTTP/2";
+
 /// A service whose calls are recorded.
 #[derive(Clone)]
 pub(super) struct Recorded<S> {
@@ -178,6 +180,11 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let ticket = Ticket::open(&mut request, self.recorder.clone());
+        if request.version() < Version::HTTP_2 || !super::is_grpc(request.headers()) {
+            let failure = Failure::before_send(ErrorCode::BadRequest, NOT_GRPC);
+            ticket.record.failed(&failure);
+            return Box::pin(std::future::ready(Ok(error::problem(&failure))));
+        }
         let answering = self.inner.call(request);
         Box::pin(async move {
             let response = answering.await?;

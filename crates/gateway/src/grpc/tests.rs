@@ -37,10 +37,13 @@ enum Act {
     Large(usize),
 }
 
+/// What reached the core: target, method, URI, headers, time left.
+type SeenCall = (Target, Method, String, http::HeaderMap, Option<Duration>);
+
 #[derive(Default)]
 struct FakeCore {
     act: Mutex<Act>,
-    seen: Mutex<Vec<(Target, Method, String, http::HeaderMap, Option<Duration>)>>,
+    seen: Mutex<Vec<SeenCall>>,
     placing: Mutex<Option<Target>>,
 }
 
@@ -278,6 +281,41 @@ async fn a_message_above_the_limit_is_refused_with_our_code_and_recorded() {
     let status = fixture.client().send(message).await.unwrap_err();
     assert_eq!(code_of(&status), "body_too_large");
     assert_eq!(fixture.log()[0]["outcome"], "body_too_large");
+}
+
+#[tokio::test]
+async fn what_is_not_grpc_on_a_reserved_path_gets_a_problem_document_and_a_record() {
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    let fixture = fixture().await;
+    let plain = HttpRequest::post("/tsh.gateway.v1.Egress/Send").header(CONTENT_TYPE, "application/json");
+    let old = HttpRequest::post("/tsh.gateway.v1.Egress/Send").header(CONTENT_TYPE, "application/grpc");
+    for request in [plain.version(http::Version::HTTP_2), old.version(http::Version::HTTP_11)] {
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let response = fixture.routes.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 400);
+        assert_eq!(
+            (&response.headers()["gw-error"], &response.headers()["gw-retry-safe"]),
+            (&"bad_request".parse().unwrap(), &"no".parse().unwrap())
+        );
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&problem["code"], &problem["status"]), (&"bad_request".into(), &400.into()));
+        assert!(problem["detail"].as_str().unwrap().contains("gRPC"), "{problem}");
+    }
+    assert_eq!(fixture.log().len(), 2);
+}
+
+#[tokio::test]
+async fn a_method_that_does_not_exist_is_unimplemented() {
+    use tower::ServiceExt;
+    let fixture = fixture().await;
+    let request = HttpRequest::post("/tsh.gateway.v1.Egress/Exchange").version(http::Version::HTTP_2);
+    let request = request.header(CONTENT_TYPE, "application/grpc").body(axum::body::Body::empty()).unwrap();
+    let response = fixture.routes.clone().oneshot(request).await.unwrap();
+    let status = tonic::Status::from_header_map(response.headers()).unwrap();
+    assert_eq!((status.code(), code_of(&status).as_str()), (Code::Unimplemented, "method_not_allowed"));
 }
 
 #[tokio::test]
