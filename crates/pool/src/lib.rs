@@ -3,6 +3,7 @@
 //! Owns dialling, proof, leases, draining, replacement and retry verdicts. Trust decisions belong to `tls-core`,
 //! routing and replies to the gateway. The entry is [`Pool`].
 
+pub mod coalesce;
 mod config;
 mod connection;
 mod dial;

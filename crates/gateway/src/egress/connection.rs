@@ -2,7 +2,7 @@
 //!
 //! Owns hyper's settings towards callers. A request's way is `service`; accepting is `accept`.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, task::Poll};
 
 use http::Request;
 use hyper::{
@@ -11,6 +11,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pool::coalesce::coalesce;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -69,7 +70,7 @@ impl Server {
             Sniffed::H2c => CallerProtocol::H2c,
             Sniffed::Http1 => CallerProtocol::Http11,
         };
-        let io = TokioIo::new(CallerIo::new(stream, first, phase.clone(), limits));
+        let io = CallerIo::new(stream, first, phase.clone(), limits);
         let caller = Arc::new(Caller {
             core: self.core.clone(),
             recorder: self.recorder.clone(),
@@ -83,7 +84,7 @@ impl Server {
         }
     }
 
-    async fn serve_http1<S>(self, io: TokioIo<CallerIo<S>>, caller: Arc<Caller>)
+    async fn serve_http1<S>(self, io: CallerIo<S>, caller: Arc<Caller>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -99,7 +100,7 @@ impl Server {
             let caller = serving.clone();
             async move { Ok::<_, Infallible>(handle(caller, request).await) }
         });
-        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         let result = tokio::select! {
             biased;
             result = connection.as_mut() => result,
@@ -113,7 +114,7 @@ impl Server {
         }
     }
 
-    async fn serve_h2c<S>(self, io: TokioIo<CallerIo<S>>, caller: Arc<Caller>)
+    async fn serve_h2c<S>(self, io: CallerIo<S>, caller: Arc<Caller>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -136,16 +137,22 @@ impl Server {
             let (server, caller) = (server.clone(), caller.clone());
             async move { Ok::<_, Infallible>(server.dispatch(caller, request).await) }
         });
-        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-        tokio::select! {
-            biased;
-            // How an HTTP/2 caller's connection ends is told by the outcomes of its requests.
-            _ = connection.as_mut() => {}
-            () = self.drain.cancelled() => {
+        let (io, drain) = coalesce(io);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let mut told = false;
+        let mut going = pin!(self.drain.cancelled());
+        // How an HTTP/2 caller's connection ends is told by the outcomes of its requests.
+        std::future::poll_fn(|cx| {
+            if !told && going.as_mut().poll(cx).is_ready() {
+                told = true;
                 connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
             }
-        }
+            let ended = connection.as_mut().poll(cx).map(|_| ());
+            // The replies of all streams of this turn leave in one write.
+            let _ = drain.poll_drain(cx);
+            if drain.is_deaf() { Poll::Ready(()) } else { ended }
+        })
+        .await;
     }
 
     /// Reserved paths belong to the gRPC API and beat routes; everything else is carried.

@@ -144,6 +144,8 @@ fn into_http(
     let path = PathAndQuery::try_from(message.path.as_str())
         .map_err(|error| bad(format!("the path is not valid in HTTP: {error}")))?;
     let mut request = HttpRequest::new(message.body);
+    // It has no `host` field: as in HTTP/2, the authority is not the caller's to give.
+    *request.version_mut() = http::Version::HTTP_2;
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from(path);
     *request.headers_mut() = headers::into_http(message.headers, limits)?;
