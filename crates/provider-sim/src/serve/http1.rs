@@ -149,7 +149,7 @@ impl State {
         let head = reply::head(parts, &plan, self.connection.number, length);
         let halt = Halt::planned(&plan, length);
         let connection = self.connection.clone();
-        Ok(head.map(|()| Reply { connection, source, plan, sent: 0, halt, stage: Stage::Body }))
+        Ok(head.map(|()| Reply { connection, source, plan, length, sent: 0, halt, stage: Stage::Body }))
     }
 
     async fn read_all(&self, body: &mut Incoming) -> io::Result<(u64, Option<HeaderMap>)> {
@@ -183,17 +183,25 @@ impl Source {
 #[derive(Clone, Copy)]
 enum Halt {
     Never,
-    Stall { after: u64 },
-    Break { after: u64 },
+    Stall {
+        after: u64,
+    },
+    /// `turns` lets the library write out what it has first: an error discards it.
+    Break {
+        after: u64,
+        turns: u8,
+    },
 }
+
+const TURNS_BEFORE_BREAK: u8 = 3;
 
 impl Halt {
     fn planned(plan: &Plan, length: Option<u64>) -> Self {
         // Of a body of unknown length a few bytes are "half".
         let half = length.map_or(1, |length| length / 2);
         match (plan.reset, plan.stall) {
-            (Some((ResetPoint::AfterHeaders, _)), _) => Self::Break { after: 0 },
-            (Some((ResetPoint::MidBody, _)), _) => Self::Break { after: half },
+            (Some((ResetPoint::AfterHeaders, _)), _) => Self::Break { after: 0, turns: TURNS_BEFORE_BREAK },
+            (Some((ResetPoint::MidBody, _)), _) => Self::Break { after: half, turns: TURNS_BEFORE_BREAK },
             (_, Stall::MidBody) => Self::Stall { after: half },
             _ => Self::Never,
         }
@@ -212,6 +220,7 @@ struct Reply {
     connection: Arc<Connection>,
     source: Source,
     plan: Plan,
+    length: Option<u64>,
     sent: u64,
     halt: Halt,
     stage: Stage,
@@ -248,7 +257,7 @@ impl Reply {
 
     /// Cuts the frame where the plan halts.
     fn halted(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        let (Halt::Stall { after } | Halt::Break { after }) = self.halt else { return frame };
+        let (Halt::Stall { after } | Halt::Break { after, .. }) = self.halt else { return frame };
         let room = after.saturating_sub(self.sent);
         frame.map_data(|data| data.slice(..data.len().min(usize::try_from(room).unwrap_or(usize::MAX))))
     }
@@ -260,13 +269,16 @@ impl Reply {
                 return Poll::Ready(Some(Ok(Frame::trailers(std::mem::take(&mut self.plan.trailers)))));
             }
         }
-        if self.stage == Stage::Trailers {
-            self.stage = Stage::Done;
-            if self.plan.intake == Intake::Process {
-                self.connection.shared.books.responses.add(1);
-            }
-        }
+        self.done();
         Poll::Ready(None)
+    }
+
+    fn done(&mut self) {
+        if std::mem::replace(&mut self.stage, Stage::Done) != Stage::Done
+            && self.plan.intake == Intake::Process
+        {
+            self.connection.shared.books.responses.add(1);
+        }
     }
 }
 
@@ -282,9 +294,14 @@ impl http_body::Body for Reply {
         if this.stage != Stage::Body {
             return this.complete();
         }
-        match this.halt {
-            Halt::Stall { after } if this.sent >= after => return Poll::Pending,
-            Halt::Break { after } if this.sent >= after => {
+        match &mut this.halt {
+            Halt::Stall { after } if this.sent >= *after => return Poll::Pending,
+            Halt::Break { after, turns: turns @ 1.. } if this.sent >= *after => {
+                *turns -= 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Halt::Break { after, .. } if this.sent >= *after => {
                 this.connection.shared.books.resets.add(1);
                 return Poll::Ready(Some(Err(io::Error::other("broken off by plan"))));
             }
@@ -298,6 +315,10 @@ impl http_body::Body for Reply {
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
                 this.sent += length;
                 this.connection.shared.books.body_bytes_sent.add(length);
+                // The library does not ask again once it has as many bytes as were announced.
+                if this.length == Some(this.sent) {
+                    this.done();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
         }

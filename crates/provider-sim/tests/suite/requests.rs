@@ -111,8 +111,8 @@ async fn empty_frames_come_before_the_body() {
     let client = world.http2().await;
     let request = post("/").header("sim-empty-frames", "50").body(()).unwrap();
     let reply = client.call(request, b"body").await.unwrap();
-    assert_eq!((reply.body.as_slice(), reply.data_frames), (b"body".as_slice(), 51));
-    // One hundred per connection is what the library tolerates.
+    assert_eq!(reply.body, b"body");
+    // One hundred per connection is what the client's library tolerates; it shows none of them.
     let request = post("/").header("sim-empty-frames", "51").body(()).unwrap();
     let error = client.call(request, b"body").await.unwrap_err();
     assert!(error.is_go_away() && error.is_library(), "{error:?}");

@@ -18,14 +18,14 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// A provider with one endorsed client.
-pub struct World {
-    pub pki: Arc<Pki>,
-    pub client: ClientCredentials,
-    pub simulator: Simulator,
+pub(crate) struct World {
+    pub(crate) pki: Arc<Pki>,
+    pub(crate) client: ClientCredentials,
+    pub(crate) simulator: Simulator,
 }
 
 impl World {
-    pub async fn new(behaviour: Behaviour) -> Self {
+    pub(crate) async fn new(behaviour: Behaviour) -> Self {
         let pki = Arc::new(Pki::generate(PkiOptions::default()).unwrap());
         let client = pki.issue_client(ClientSpec::default()).unwrap();
         let endorsed = vec![client.endorsed()];
@@ -35,23 +35,23 @@ impl World {
     }
 
     /// The configuration of the endorsed client. Its clones share a ticket store.
-    pub fn config(&self) -> ClientConfig {
+    pub(crate) fn config(&self) -> ClientConfig {
         config(&self.pki, &self.client, rustls::ALL_VERSIONS)
     }
 
-    pub async fn tls(&self, config: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn tls(&self, config: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(self.simulator.addr()).await?;
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, tcp).await
     }
 
     /// A proven HTTP/2 connection: SETTINGS seen, PING answered.
-    pub async fn http2(&self) -> Client {
+    pub(crate) async fn http2(&self) -> Client {
         Client::over(self.tls(self.config()).await.unwrap()).await.unwrap()
     }
 }
 
-pub fn config(
+pub(crate) fn config(
     pki: &Pki,
     client: &ClientCredentials,
     versions: &[&'static SupportedProtocolVersion],
@@ -73,13 +73,13 @@ pub fn config(
 }
 
 /// An HTTP/2 client.
-pub struct Client {
-    pub send: SendRequest<Bytes>,
-    pub driver: JoinHandle<Result<(), h2::Error>>,
+pub(crate) struct Client {
+    pub(crate) send: SendRequest<Bytes>,
+    pub(crate) driver: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Client {
-    pub async fn over(tls: TlsStream<TcpStream>) -> Result<Self, h2::Error> {
+    pub(crate) async fn over(tls: TlsStream<TcpStream>) -> Result<Self, h2::Error> {
         let (send, mut connection) =
             h2::client::Builder::new().initial_max_send_streams(100).handshake::<_, Bytes>(tls).await?;
         let mut ping = connection.ping_pong().unwrap();
@@ -92,7 +92,7 @@ impl Client {
         }
     }
 
-    pub fn start(&self, request: Request<()>, body: Bytes) -> h2::client::ResponseFuture {
+    pub(crate) fn start(&self, request: Request<()>, body: Bytes) -> h2::client::ResponseFuture {
         let mut send = self.send.clone();
         let empty = body.is_empty();
         let (response, mut stream) = send.send_request(request, empty).unwrap();
@@ -102,26 +102,26 @@ impl Client {
         response
     }
 
-    pub async fn call(&self, request: Request<()>, body: &[u8]) -> Result<Reply, h2::Error> {
+    pub(crate) async fn call(&self, request: Request<()>, body: &[u8]) -> Result<Reply, h2::Error> {
         self.send.clone().ready().await?;
         read(self.start(request, Bytes::copy_from_slice(body)).await?).await
     }
 
-    pub async fn get(&self, path: &str) -> Result<Reply, h2::Error> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Reply, h2::Error> {
         self.call(get(path), b"").await
     }
 }
 
 /// A response read to its end.
 #[derive(Debug)]
-pub struct Reply {
-    pub head: http::response::Parts,
-    pub body: Vec<u8>,
-    pub trailers: Option<HeaderMap>,
-    pub data_frames: usize,
+pub(crate) struct Reply {
+    pub(crate) head: http::response::Parts,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) data_frames: usize,
 }
 
-pub async fn read(response: Response<RecvStream>) -> Result<Reply, h2::Error> {
+pub(crate) async fn read(response: Response<RecvStream>) -> Result<Reply, h2::Error> {
     let (head, mut stream) = response.into_parts();
     let (mut body, mut data_frames) = (Vec::new(), 0);
     while let Some(chunk) = stream.data().await {
@@ -133,14 +133,14 @@ pub async fn read(response: Response<RecvStream>) -> Result<Reply, h2::Error> {
     Ok(Reply { head, body, trailers: stream.trailers().await?, data_frames })
 }
 
-pub fn get(path: &str) -> Request<()> {
+pub(crate) fn get(path: &str) -> Request<()> {
     Request::get(format!("https://localhost{path}")).body(()).unwrap()
 }
 
-pub fn post(path: &str) -> http::request::Builder {
+pub(crate) fn post(path: &str) -> http::request::Builder {
     Request::post(format!("https://localhost{path}"))
 }
 
-pub fn reset_reason(error: &h2::Error) -> Option<Reason> {
+pub(crate) fn reset_reason(error: &h2::Error) -> Option<Reason> {
     error.reason().filter(|_| error.is_reset())
 }

@@ -267,7 +267,8 @@ async fn bodies_in_flight_above_a_cut_do_not_starve_those_below() {
     taken_up(&world, 2).await;
     cut_body.send_data(Bytes::from(vec![1; 60_000]), false).unwrap();
     world.simulator.goaway_all();
-    assert!(cut.await.is_err());
+    let fate = crate::support::read(cut.await.unwrap()).await.unwrap_err();
+    assert!(fate.is_go_away() && fate.is_remote(), "{fate:?}");
     kept_body.send_data(Bytes::from(vec![2; 200_000]), true).unwrap();
     let reply = crate::support::read(kept.await.unwrap()).await.unwrap();
     assert_eq!(reply.body.len(), 200_000);
