@@ -12,7 +12,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pool::coalesce::coalesce;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -48,6 +48,8 @@ const LEAST_BUFFER: usize = 8 * 1024;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Receive window of one HTTP/2 caller.
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// One `recv` from an HTTP/2 caller fetches up to this much.
+const H2C_READ_BUFFER: usize = 32 * 1024;
 /// Largest frame taken from HTTP/2 callers.
 const MAX_FRAME: u32 = 16 * 1024;
 
@@ -137,7 +139,8 @@ impl Server {
             let (server, caller) = (server.clone(), caller.clone());
             async move { Ok::<_, Infallible>(server.dispatch(caller, request).await) }
         });
-        let (io, drain) = coalesce(io);
+        // h2 reads 8 KiB at a time; a burst of requests should cost one `recv`.
+        let (io, drain) = coalesce(BufReader::with_capacity(H2C_READ_BUFFER, io));
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         let mut told = false;
         let mut going = pin!(self.drain.cancelled());

@@ -57,7 +57,7 @@ impl Target {
 pub(crate) type Transport = TlsStream<BufReader<TcpStream>>;
 
 /// One `recv` fetches up to this much.
-const READ_BUFFER: usize = 16 * 1024;
+const READ_BUFFER: usize = 32 * 1024;
 
 /// A transport whose handshake is done and whose pins hold.
 pub(crate) struct Dialled {
