@@ -6,6 +6,8 @@
 pub mod check;
 pub mod probe;
 pub mod run;
+#[cfg(feature = "demo")]
+pub mod sim;
 
 use std::{io::Write, process::ExitCode};
 
@@ -30,6 +32,9 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Dial each environment and report what its handshakes negotiate.
     Probe(probe::ProbeArgs),
+    /// Run a simulated provider on its own.
+    #[cfg(feature = "demo")]
+    Sim(sim::SimArgs),
 }
 
 /// Runs a command; reports go to `out`, complaints to `err`.
@@ -38,6 +43,8 @@ pub fn execute(cli: &Cli, out: &mut (dyn Write + Send), err: &mut (dyn Write + S
         Command::Run(args) => run::run(args, err),
         Command::Check(args) => check::check(args, out),
         Command::Probe(args) => probe::probe(args, out, err),
+        #[cfg(feature = "demo")]
+        Command::Sim(args) => sim::sim(args, out, err),
     }
 }
 
