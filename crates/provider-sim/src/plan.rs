@@ -154,6 +154,15 @@ impl Plan {
     }
 }
 
+/// Drawn evenly from zero to `longest`; the same for the same seed, connection and request.
+pub(crate) fn drawn(longest: Duration, seed: u64, connection: u64, ordinal: u64) -> Duration {
+    if longest.is_zero() {
+        return Duration::ZERO;
+    }
+    let seed = seed ^ connection.rotate_left(32) ^ ordinal;
+    longest.mul_f64(fastrand::Rng::with_seed(seed).f64())
+}
+
 /// gRPC by content type.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
@@ -254,6 +263,17 @@ mod tests {
             assert_eq!(plan.intake, Intake::Reject);
             assert!(matches!(plan.content, Content::Text(text) if text.starts_with(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn jitter_is_repeatable_bounded_and_spread() {
+        let longest = Duration::from_millis(20);
+        let draw = |seed| (0..1000).map(|ordinal| drawn(longest, seed, 3, ordinal)).collect::<Vec<_>>();
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+        assert!(draw(7).iter().all(|wait| *wait <= longest));
+        let mean = draw(7).iter().sum::<Duration>() / 1000;
+        assert!((Duration::from_millis(9)..Duration::from_millis(11)).contains(&mean), "{mean:?}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::behaviour::{Behaviour, ClientAuth, RefusalAlert, Stall};
+use crate::plan::drawn;
 use crate::simulator::{Live, Shared, Signals};
 use crate::socket::{ResetSwitch, Socket, linger};
 use crate::tls::{ALPN_H2, leaf_fault};
@@ -52,11 +53,7 @@ impl Connection {
 
     /// The same for the same seed, connection and request.
     pub(crate) fn jitter(&self, behaviour: &Behaviour, ordinal: u64) -> Duration {
-        if behaviour.latency_jitter.is_zero() {
-            return Duration::ZERO;
-        }
-        let seed = self.shared.seed ^ self.number.rotate_left(32) ^ ordinal;
-        behaviour.latency_jitter.mul_f64(fastrand::Rng::with_seed(seed).f64())
+        drawn(behaviour.latency_jitter, self.shared.seed, self.number, ordinal)
     }
 }
 

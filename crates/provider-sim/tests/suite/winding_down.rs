@@ -160,17 +160,18 @@ async fn a_single_request_can_end_its_connection() {
     client.driver.await.unwrap().unwrap();
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_connection_ends_at_its_age_and_when_idle() {
-    let age = Some(Duration::from_secs(2));
+    let age = Some(Duration::from_millis(20));
     let world = World::new(Behaviour { goaway_after: age, ..Behaviour::default() }).await;
     let client = world.http2().await;
     client.driver.await.unwrap().unwrap();
     assert_eq!(world.simulator.ledger().goaways_sent, 1);
 
-    let world = World::new(Behaviour { idle_close: age, ..Behaviour::default() }).await;
+    let world = World::new(Behaviour::default()).await;
     let client = world.http2().await;
     client.get("/").await.unwrap();
+    world.simulator.set_behaviour(Behaviour { idle_close: age, ..Behaviour::default() }).unwrap();
     // Without close_notify the end of the stream is an error of the client's TLS.
     assert!(client.driver.await.unwrap().unwrap_err().is_io());
     assert_eq!(world.simulator.ledger().goaways_sent, 0);
@@ -233,26 +234,31 @@ async fn a_lowered_cap_reaches_open_connections() {
     assert_eq!(world.simulator.ledger().stream_limit_breaches, 0);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn pings_can_vanish_while_requests_are_answered() {
     let world = World::new(Behaviour { pings: Pings::Ignore, ..Behaviour::default() }).await;
     let tls = world.tls(world.config()).await.unwrap();
     let (send, mut connection) = h2::client::handshake(tls).await.unwrap();
     let mut ping = connection.ping_pong().unwrap();
     let driver = tokio::spawn(connection);
-    assert!(timeout(Duration::from_secs(60), ping.ping(h2::Ping::opaque())).await.is_err());
     let client = Client { send, driver };
+    client.get("/").await.unwrap();
+    tokio::time::pause();
+    assert!(timeout(Duration::from_secs(60), ping.ping(h2::Ping::opaque())).await.is_err());
     assert_eq!(client.get("/").await.unwrap().head.status, 200);
     assert_eq!(world.simulator.ledger().pings, 1);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_stall_holds_where_it_says() {
     let world = World::new(Behaviour { stall: Stall::AtHandshake, ..Behaviour::default() }).await;
+    tokio::time::pause();
     assert!(timeout(Duration::from_secs(30), world.tls(world.config())).await.is_err());
+    tokio::time::resume();
     let before_settings = Behaviour { stall: Stall::BeforeSettings, ..Behaviour::default() };
     world.simulator.set_behaviour(before_settings).unwrap();
     let tls = world.tls(world.config()).await.unwrap();
+    tokio::time::pause();
     assert!(timeout(Duration::from_secs(30), Client::over(tls)).await.is_err());
 }
 
