@@ -19,7 +19,7 @@ answered, 1 a request was lost or something did not start, 2 wrong usage.
   --provider sim|nginx   who plays Thales (default: sim, built into tsh-gateway)
   --peer nghttpx         run a, b, c against nghttpx too, in alternating rounds; needs --provider nginx
   --rounds N             rounds of a, b, c with a peer (default 5)
-  --scenarios LIST       of a,b,c,d,g,h,i (default: all)
+  --scenarios LIST       of a,b,c,d,g,h,i,l (default: all)
   --short                2 s per scenario instead of 8
   --access-log VALUE     [log] access of the gateway (default: off, as the peer's)
   --no-gateway           the peer alone
@@ -29,7 +29,8 @@ answered, 1 a request was lost or something did not start, 2 wrong usage.
   --keep                 keep configuration and logs of the run beside the reports
 
 Scenarios: a HTTP/1.1 64 callers, b h2c 4x32, c HTTP/1.1 4 callers, d gRPC Send 4x32 (closed loop, 1 KiB POST);
-g h2c 1000/s, h h2c 1500/s with GOAWAY every 200 requests (open loop); i 1 GiB up and down, streamed.
+g h2c 1000/s, h h2c 1500/s with GOAWAY every 200 requests (open loop); i 1 GiB up and down, streamed;
+l the long way: h2c 300/s over a round trip of 40 ms, GOAWAY every 200 requests.
 
 Example, the comparison of CPU per request:
   loadtest/run.sh --provider nginx --peer nghttpx --scenarios a,b,c --rounds 5
@@ -39,7 +40,7 @@ EOF
 provider=sim
 peer=
 rounds=5
-scenarios=a,b,c,d,g,h,i
+scenarios=a,b,c,d,g,h,i,l
 seconds=8
 access_log=off
 with_gateway=yes
@@ -76,7 +77,7 @@ case $rounds in '' | *[!0-9]* | 0) usage_error "--rounds is a number from 1, not
 [ -z "$peer" ] || [ "$provider" = nginx ] || usage_error "--peer needs --provider nginx: both stand before one provider"
 [ "$with_gateway" = yes ] || [ -n "$peer" ] || usage_error "--no-gateway without --peer leaves nothing to measure"
 for scenario in ${scenarios//,/ }; do
-    case $scenario in a | b | c | d | g | h | i) ;; *) usage_error "no scenario $scenario" ;; esac
+    case $scenario in a | b | c | d | g | h | i | l) ;; *) usage_error "no scenario $scenario" ;; esac
 done
 [ "$provider" = sim ] || command -v nginx >/dev/null || die "nginx is not installed; use --provider sim"
 [ -z "$peer" ] || command -v "$peer" >/dev/null || die "$peer is not installed; leave --peer out"
@@ -182,6 +183,7 @@ flags_of() {
     d) flags=(--protocol grpc --connections 4 --streams 32 "${closed[@]}") ;;
     g) flags=(--protocol h2c --connections 4 --streams 32 --rate 1000 --body-bytes 1KiB --duration "${seconds}s") ;;
     h) flags=(--protocol h2c --connections 4 --streams 32 --rate 1500 --body-bytes 1KiB --duration "${seconds}s" --correlation) ;;
+    l) flags=(--protocol h2c --connections 4 --streams 32 --rate 300 --body-bytes 1KiB --duration "${seconds}s" --correlation) ;;
     i) flags=(--protocol h2c --upload-bytes 1GiB --expect-body-bytes 1GiB) ;;
     esac
 }
@@ -194,7 +196,7 @@ elif [ "$with_gateway" = yes ]; then
     steady_assets=$work/assets-steady
     goaway_assets=$work/assets-goaway
     start_sim sim "$steady_port" "$steady_assets"
-    ! wants h || start_sim sim-goaway "$goaway_port" "$goaway_assets" --goaway-after-requests 200
+    { ! wants h && ! wants l; } || start_sim sim-goaway "$goaway_port" "$goaway_assets" --goaway-after-requests 200
 fi
 [ -z "$peer" ] || start_nghttpx
 if [ "$with_gateway" = yes ]; then
@@ -222,6 +224,15 @@ if [ "$with_gateway" = yes ]; then
         start_gateway gateway-goaway "$goaway_assets" "$goaway_port"
         flags_of h
         measure h gateway 1 "$egress_port" "$last_pid" "${flags[@]}"
+    fi
+    if wants l; then
+        free_port
+        relay_port=$free_port
+        start relay "$loadgen" relay --listen "127.0.0.1:$relay_port" --to "127.0.0.1:$goaway_port" --round-trip 40ms
+        wait_for_port relay "$last_pid" "$relay_port"
+        start_gateway gateway-long "$goaway_assets" "$relay_port"
+        flags_of l
+        measure l gateway 1 "$egress_port" "$last_pid" "${flags[@]}"
     fi
     if wants i; then
         # nginx cannot echo; the simulator does. A gateway of its own, so that its peak is of this alone.

@@ -40,6 +40,22 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Print one table of JSON reports: medians over equal scenarios, and ratios between subjects
     Table(TableArgs),
+    /// Relay TCP with a delay, to put a long way between the gateway and a provider on this machine
+    Relay(RelayArgs),
+}
+
+/// Flags of `loadgen relay`.
+#[derive(Debug, Args)]
+pub(crate) struct RelayArgs {
+    /// Address to listen on, loopback
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Address to relay to, loopback
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: SocketAddr,
+    /// Round trip to add: half each way
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "40ms")]
+    pub round_trip: Duration,
 }
 
 /// Flags of `loadgen table`.

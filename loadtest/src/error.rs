@@ -26,6 +26,14 @@ pub(crate) enum Error {
         /// What the dial ended with.
         cause: String,
     },
+    /// The relay cannot listen.
+    #[error("the relay cannot listen on {address}: {source}")]
+    Relay {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     File {

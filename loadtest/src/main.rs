@@ -16,6 +16,7 @@ mod plan;
 mod process;
 mod progress;
 mod record;
+mod relay;
 mod report;
 mod run;
 mod schedule;
@@ -35,7 +36,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 
 use crate::{
-    args::{Cli, Command, RunArgs, TableArgs},
+    args::{Cli, Command, RelayArgs, RunArgs, TableArgs},
     error::Error,
     plan::Plan,
     progress::Visibility,
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     let mut out = io::stdout();
     let outcome = match (&cli.command, &cli.run) {
         (Some(Command::Table(args)), _) => table(args, &mut out),
+        (Some(Command::Relay(args)), _) => relay(args),
         (None, Some(args)) => measure(args, &mut out),
         (None, None) => Err(Error::Usage("give --target http://host:port/path; --help has examples".into())),
     };
@@ -65,6 +67,21 @@ fn table(args: &TableArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let reports = table::read(&args.reports)?;
     table::write(&reports, out).map_err(not_written)?;
     Ok(code(table::all_good(&reports)))
+}
+
+fn relay(args: &RelayArgs) -> Result<ExitCode, Error> {
+    for address in [args.listen, args.to] {
+        if !address.ip().is_loopback() {
+            return Err(Error::Usage(format!(
+                "{address} is not on loopback; the relay stays on this machine"
+            )));
+        }
+    }
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(relay::relay(args.listen, args.to, args.round_trip))
+    };
+    run().map(|()| ExitCode::SUCCESS).map_err(|source| Error::Relay { address: args.listen, source })
 }
 
 fn measure(args: &RunArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {

@@ -1,0 +1,122 @@
+//! `loadgen relay`: a long way between two sockets of this machine. Bytes of each direction arrive half a round
+//! trip after they were sent, however many are on the way; the first bytes of a connection wait a round trip
+//! more, as TCP's own handshake would make them.
+//!
+//! A delay in user space: it needs no rights, models no loss, and adds its own scheduling on top.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+/// Most pieces on the way per direction; beyond it the sender waits, as with a full window.
+const ON_THE_WAY: usize = 4096;
+/// Most bytes of one piece.
+const PIECE: usize = 16 * 1024;
+/// Most connections at once.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// Relays until the process is ended.
+///
+/// # Errors
+/// When the listener cannot be bound or fails.
+pub(crate) async fn relay(listen: SocketAddr, to: SocketAddr, round_trip: Duration) -> io::Result<()> {
+    let listener = TcpListener::bind(listen).await?;
+    let mut connections = JoinSet::new();
+    loop {
+        let (near, _) = listener.accept().await?;
+        while connections.try_join_next().is_some() {}
+        if connections.len() < MAX_CONNECTIONS {
+            connections.spawn(carry(near, to, round_trip));
+        }
+    }
+}
+
+async fn carry(near: TcpStream, to: SocketAddr, round_trip: Duration) -> io::Result<()> {
+    let handshake_done = Instant::now() + round_trip;
+    let far = TcpStream::connect(to).await?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    let (near_read, near_write) = near.into_split();
+    let (far_read, far_write) = far.into_split();
+    let one_way = round_trip / 2;
+    tokio::try_join!(
+        way(near_read, far_write, one_way, handshake_done),
+        way(far_read, near_write, one_way, handshake_done)
+    )?;
+    Ok(())
+}
+
+/// One direction. Its end is passed on like a byte: after the same delay.
+async fn way(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    delay: Duration,
+    not_before: Instant,
+) -> io::Result<()> {
+    let (sender, mut pieces) = mpsc::channel::<(Instant, Bytes)>(ON_THE_WAY);
+    let read = async move {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let n = from.read(&mut buffer).await?;
+            let sent = Instant::now().max(not_before);
+            let piece = Bytes::copy_from_slice(&buffer[..n]);
+            if sender.send((sent + delay, piece)).await.is_err() || n == 0 {
+                return Ok::<(), io::Error>(());
+            }
+        }
+    };
+    let write = async move {
+        while let Some((due, piece)) = pieces.recv().await {
+            sleep_until(due).await;
+            if piece.is_empty() {
+                return to.shutdown().await;
+            }
+            to.write_all(&piece).await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(read, write)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_echo_takes_a_round_trip_and_the_first_one_two() {
+        let round_trip = Duration::from_millis(60);
+        let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = echo.local_addr().unwrap();
+        let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = front.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = echo.accept().await.unwrap();
+            let mut byte = [0];
+            while stream.read(&mut byte).await.unwrap() == 1 {
+                stream.write_all(&byte).await.unwrap();
+            }
+        });
+        tokio::spawn(async move { carry(front.accept().await.unwrap().0, to, round_trip).await });
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        for round_trips in [2, 1, 1] {
+            let began = Instant::now();
+            stream.write_all(b"x").await.unwrap();
+            stream.read_exact(&mut [0]).await.unwrap();
+            // Never earlier than the delay; how much later is the machine's affair.
+            assert!(began.elapsed() >= round_trip * round_trips, "{:?}", began.elapsed());
+        }
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+}
