@@ -141,6 +141,8 @@ error_codes! {
     ServerCertificateInvalid = "server_certificate_invalid", 503, Unavailable, ERROR, Provider, "The server's certificate is invalid";
     /// The anchor that the chain leads to has expired.
     AnchorExpired = "anchor_expired", 503, Unavailable, ERROR, Operator, "The trust anchor has expired";
+    /// The anchor that the chain leads to is not valid yet.
+    AnchorNotYetValid = "anchor_not_yet_valid", 503, Unavailable, ERROR, Operator, "The trust anchor is not valid yet";
     /// No pinned key is on the verified path.
     PinMismatch = "pin_mismatch", 503, Unavailable, ERROR, Operator, "No pinned key is on the server's verified chain";
     /// The provider refused our client certificate.
@@ -226,6 +228,45 @@ mod tests {
             assert!(seen.insert(row.code), "{} stands twice", row.code);
             assert!(row.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", row.code);
             assert_eq!(ErrorCode::from_code(row.code), Some(*code));
+        }
+    }
+
+    #[test]
+    fn every_way_a_dial_can_fail_is_in_the_table_under_its_own_name() {
+        use pool::DialError as D;
+        use tls_core::TlsFault as F;
+        let text = || "x".to_owned();
+        let after = std::time::Duration::from_secs(1);
+        let now = time::OffsetDateTime::UNIX_EPOCH;
+        let faults = [
+            F::IdentityRefused { alert: "bad_certificate" },
+            F::UnknownCa,
+            F::WrongServerName { presented: Vec::new() },
+            F::ServerCertificateExpired,
+            F::ServerCertificateNotYetValid,
+            F::ServerCertificateInvalid { detail: text() },
+            F::AnchorExpired { label: text(), not_after: now },
+            F::AnchorNotYetValid { label: text(), not_before: now },
+            F::PinMismatch { presented: Vec::new() },
+            F::NoCommonAlpn,
+            F::NoCommonVersion,
+            F::HandshakeFailure { detail: text() },
+            F::Closed,
+            F::Protocol { detail: text() },
+        ];
+        let dials = [
+            D::Dns { host: text(), detail: text() },
+            D::Refused { address: text(), detail: text() },
+            D::Connect { address: text(), detail: text() },
+            D::Via { proxy: text(), detail: text() },
+            D::ConnectTimeout { address: text(), after },
+            D::TlsTimeout { after },
+            D::EndedBeforeProof { detail: text() },
+            D::ProveTimeout { after },
+            D::Protocol { detail: text() },
+        ];
+        for code in faults.iter().map(F::code).chain(dials.iter().map(D::code)) {
+            assert!(ErrorCode::from_code(code).is_some(), "{code} is not in the table");
         }
     }
 }

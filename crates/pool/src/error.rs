@@ -194,6 +194,12 @@ pub enum BodyError {
     /// The provider reset the stream or the connection ended.
     #[error("the provider cut the response: {0}")]
     Cut(String),
+    /// The caller's own body ended early, so the exchange cannot go on.
+    #[error("the caller's request body ended early")]
+    CallerGone,
+    /// The deadline of the whole exchange passed.
+    #[error("the exchange did not end before its deadline")]
+    Deadline,
     /// No byte arrived for too long.
     #[error("no byte of the response arrived for {0:?}")]
     Idle(Duration),

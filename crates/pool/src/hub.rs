@@ -266,12 +266,8 @@ impl Hub {
     /// # Errors
     /// [`SendErrorKind::QueueFull`], [`SendErrorKind::Stopping`], or the cause why nothing serves.
     ///
-    /// # Cancel safety
-    /// Dropping the receiver leaves the queue; a lease that was already handed over goes to the next waiter.
-    pub(crate) fn enqueue(
-        self: &Arc<Self>,
-        preference: Preference,
-    ) -> Result<oneshot::Receiver<Result<StreamLease, Turned>>, SendErrorKind> {
+    /// Waiting is [`Place::turn`].
+    pub(crate) fn enqueue(self: &Arc<Self>, preference: Preference) -> Result<Place, SendErrorKind> {
         let mut queue = self.queue.lock();
         if self.is_stopping() {
             return Err(SendErrorKind::Stopping);
@@ -291,7 +287,14 @@ impl Hub {
         if self.waiting() > 0 {
             self.supervisor.notify_one();
         }
-        Ok(receiver)
+        Ok(Place { receiver, hub: self.clone() })
+    }
+
+    /// Somebody left the queue without a lease.
+    fn recount(&self) {
+        let mut queue = self.queue.lock();
+        queue.retain(|waiter| !waiter.reply.is_closed());
+        self.waiting.store(u32::try_from(queue.len()).unwrap_or(u32::MAX), Ordering::SeqCst);
     }
 
     /// Hands free streams to waiters, first come first served.
@@ -329,6 +332,35 @@ impl Hub {
         };
         for waiter in waiters {
             let _ = waiter.reply.send(Err(why.clone()));
+        }
+    }
+}
+
+/// A place in the queue. Dropping it leaves the queue; a lease that was already handed over goes back.
+pub(crate) struct Place {
+    receiver: oneshot::Receiver<Result<StreamLease, Turned>>,
+    hub: Arc<Hub>,
+}
+
+impl Place {
+    /// Waits for a stream, or for the reason why there is none.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub(crate) async fn turn(&mut self) -> Result<StreamLease, Turned> {
+        // The sender is dropped unsent only with the hub.
+        (&mut self.receiver).await.unwrap_or(Err(Turned::Failed(SendErrorKind::Stopping)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.receiver.close();
+        // Handed over between the last look and now: its own drop gives the stream to the next.
+        drop(self.receiver.try_recv());
+        if self.hub.waiting() > 0 {
+            self.hub.recount();
+            self.hub.dispatch();
         }
     }
 }

@@ -120,9 +120,9 @@ impl TlsFault {
             Self::PinMismatch { .. } => "pin_mismatch",
             Self::NoCommonAlpn => "no_common_alpn",
             Self::NoCommonVersion => "no_common_version",
-            Self::HandshakeFailure { .. } => "handshake_failure",
-            Self::Closed => "closed",
-            Self::Protocol { .. } => "protocol",
+            Self::HandshakeFailure { .. } => "tls_handshake_failure",
+            Self::Closed => "tls_closed",
+            Self::Protocol { .. } => "tls_protocol_error",
         }
     }
 

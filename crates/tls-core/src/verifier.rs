@@ -268,7 +268,8 @@ fn from_webpki(error: webpki::Error) -> Error {
         W::CertNotValidForName(name) => {
             CertificateError::NotValidForNameContext { expected: name.expected, presented: name.presented }
         }
-        W::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        // A namesake of our anchor with another key: from where we stand, an authority we do not know.
+        W::InvalidSignatureForPublicKey => CertificateError::UnknownIssuer,
         W::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
         other => CertificateError::Other(OtherError(Arc::new(other))),
     };

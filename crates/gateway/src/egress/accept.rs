@@ -80,7 +80,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 /// Hands accepted connections to workers and counts them.
 pub(super) struct Acceptor {
     /// One server per worker.
-    pub(super) servers: Vec<Server>,
+    pub(super) servers: Vec<Arc<Server>>,
     pub(super) workers: Workers,
     pub(super) load: Arc<[AtomicUsize]>,
     pub(super) permits: Arc<Semaphore>,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pool::{BodyError, BoxError, ResponseBody, RetrySafe};
 
-use super::exchange::Exchange;
+use super::{exchange::Exchange, headers};
 use crate::{outcome::ErrorCode, telemetry::Ended};
 
 /// The body of a reply. Records the outcome of its request when it ends or is dropped.
@@ -66,6 +66,8 @@ impl ReplyBody {
                 let (code, ended) = match e {
                     BodyError::Cut(_) => (ErrorCode::ResponseCut, Ended::ProviderCut),
                     BodyError::Idle(_) => (ErrorCode::IdleTimeout, Ended::Timeout),
+                    BodyError::Deadline => (ErrorCode::DeadlineExceeded, Ended::Timeout),
+                    BodyError::CallerGone => (ErrorCode::CallerGone, Ended::CallerGone),
                 };
                 if let Some(exchange) = &mut self.exchange {
                     // The status has been sent already; the log keeps it beside the code.
@@ -93,7 +95,13 @@ impl Body for ReplyBody {
         let this = self.get_mut();
         match &mut this.source {
             Source::Provider(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
+                let mut frame = ready!(Pin::new(body).poll_frame(cx));
+                // gRPC callers look for our word in trailers too: the provider may not speak it there either.
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    headers::to_caller(trailers);
+                }
                 this.note(frame.as_ref());
                 Poll::Ready(frame.map(|f| f.map_err(Into::into)))
             }

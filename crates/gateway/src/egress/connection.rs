@@ -31,7 +31,6 @@ use crate::{
 };
 
 /// What a worker needs to serve connections.
-#[derive(Clone)]
 pub(super) struct Server {
     pub(super) core: Arc<Core>,
     pub(super) recorder: RecorderHandle,
@@ -55,7 +54,7 @@ const MAX_FRAME: u32 = 16 * 1024;
 
 impl Server {
     /// Serves until the caller leaves, breaks a limit, or has been drained.
-    pub(super) async fn serve<S>(self, mut stream: S, peer: Option<SocketAddr>)
+    pub(super) async fn serve<S>(self: Arc<Self>, mut stream: S, peer: Option<SocketAddr>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -86,7 +85,7 @@ impl Server {
         }
     }
 
-    async fn serve_http1<S>(self, io: CallerIo<S>, caller: Arc<Caller>)
+    async fn serve_http1<S>(self: Arc<Self>, io: CallerIo<S>, caller: Arc<Caller>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -97,10 +96,10 @@ impl Server {
             .max_buf_size((limits.max_header_bytes * HEADROOM).max(LEAST_BUFFER))
             // Time limits are the stream's: hyper's timer would be armed anew for every request.
             .header_read_timeout(None);
-        let serving = caller.clone();
+        let (server, serving) = (self.clone(), caller.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let caller = serving.clone();
-            async move { Ok::<_, Infallible>(handle(caller, request).await) }
+            let (server, caller) = (server.clone(), serving.clone());
+            async move { Ok::<_, Infallible>(server.dispatch(caller, request).await) }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         let result = tokio::select! {
@@ -116,7 +115,7 @@ impl Server {
         }
     }
 
-    async fn serve_h2c<S>(self, io: CallerIo<S>, caller: Arc<Caller>)
+    async fn serve_h2c<S>(self: Arc<Self>, io: CallerIo<S>, caller: Arc<Caller>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

@@ -21,6 +21,8 @@ pub enum ClientHeaders {
 pub(super) struct Survey {
     /// Bytes of all names and values.
     pub(super) bytes: usize,
+    /// Fields.
+    pub(super) fields: usize,
     /// An upgrade other than to `h2c` is asked for.
     pub(super) upgrade: bool,
     hop_by_hop: bool,
@@ -33,6 +35,7 @@ pub(super) struct Survey {
 pub(super) fn survey(headers: &HeaderMap) -> Survey {
     let mut found = Survey::default();
     for (name, value) in headers {
+        found.fields += 1;
         found.bytes += name.as_str().len() + value.len() + 4;
         match class(name.as_str()) {
             Class::HopByHop => found.hop_by_hop = true,

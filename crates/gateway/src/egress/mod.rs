@@ -64,11 +64,13 @@ impl Egress {
         };
         let whole = Arc::new(WholeRequests(core.clone()));
         let servers = (0..workers.len())
-            .map(|worker| Server {
-                core: core.clone(),
-                recorder: recorder.handle(worker),
-                grpc: grpc::egress_routes(whole.clone(), recorder.handle(worker), health, limits),
-                drain: drain.clone(),
+            .map(|worker| {
+                Arc::new(Server {
+                    core: core.clone(),
+                    recorder: recorder.handle(worker),
+                    grpc: grpc::egress_routes(whole.clone(), recorder.handle(worker), health, limits),
+                    drain: drain.clone(),
+                })
             })
             .collect();
         let load = (0..workers.len()).map(|_| AtomicUsize::new(0)).collect();

@@ -124,6 +124,8 @@ fn cut(error: &BodyError, journey: Journey) -> Box<Failure> {
     let code = match error {
         BodyError::Cut(_) => ErrorCode::ResponseCut,
         BodyError::Idle(_) => ErrorCode::IdleTimeout,
+        BodyError::Deadline => ErrorCode::DeadlineExceeded,
+        BodyError::CallerGone => ErrorCode::CallerGone,
     };
     Box::new(Failure { code, retry_safe: RetrySafe::Unknown, message: error.to_string(), journey })
 }

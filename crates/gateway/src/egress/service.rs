@@ -62,6 +62,11 @@ fn prepare<'a, B>(
             format!("the header has {} bytes; {} are allowed", found.bytes, core.limits.max_header_bytes);
         return Err(Failure::early(ErrorCode::HeadersTooLarge, detail));
     }
+    if found.fields > core.limits.max_headers {
+        let detail =
+            format!("the header has {} fields; {} are allowed", found.fields, core.limits.max_headers);
+        return Err(Failure::early(ErrorCode::HeadersTooLarge, detail));
+    }
     check_form(&request, found.upgrade)?;
     check_declared_length(core, request.headers())?;
 

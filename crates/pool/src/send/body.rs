@@ -3,6 +3,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,7 +27,7 @@ pub struct ResponseBody {
     source: Source,
     /// Content still to come, where `content-length` said so.
     remaining: Option<u64>,
-    idle: Duration,
+    limits: BodyLimits,
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -33,7 +37,7 @@ enum Source {
         // Order matters: the stream goes before the permit.
         stream: RecvStream,
         /// The rest of the request body, where the response began before its end.
-        upload: Option<AbortOnDrop>,
+        upload: Option<Rest>,
         _lease: StreamLease,
     },
     Http11 {
@@ -43,12 +47,31 @@ enum Source {
     Ended,
 }
 
-/// A task that must not outlive its owner.
-pub(super) struct AbortOnDrop(pub(super) AbortHandle);
+/// Time limits of a response body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimits {
+    /// Between two pieces.
+    pub(super) idle: Duration,
+    /// Of the whole exchange.
+    pub(super) deadline: Option<Instant>,
+}
 
-impl Drop for AbortOnDrop {
+/// The task that sends the rest of a request body; it does not outlive the response.
+pub(super) struct Rest {
+    task: AbortHandle,
+    /// It ended because the caller's body did, too early.
+    caller_left: Arc<AtomicBool>,
+}
+
+impl Rest {
+    pub(super) fn new(task: AbortHandle, caller_left: Arc<AtomicBool>) -> Self {
+        Self { task, caller_left }
+    }
+}
+
+impl Drop for Rest {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -63,23 +86,23 @@ impl std::fmt::Debug for ResponseBody {
 impl ResponseBody {
     pub(super) fn h2(
         stream: RecvStream,
-        upload: Option<AbortOnDrop>,
+        upload: Option<Rest>,
         lease: StreamLease,
         length: Option<u64>,
-        idle: Duration,
+        limits: BodyLimits,
     ) -> Self {
         let source = if stream.is_end_stream() && upload.is_none() {
             Source::Ended
         } else {
             Source::H2 { stream, upload, _lease: lease }
         };
-        Self { source, remaining: length, idle, waiting_since: None, timer: None }
+        Self { source, remaining: length, limits, waiting_since: None, timer: None }
     }
 
-    pub(super) fn http11(body: Incoming, loan: Loan, idle: Duration) -> Self {
+    pub(super) fn http11(body: Incoming, loan: Loan, limits: BodyLimits) -> Self {
         let remaining = body.size_hint().exact();
         let source = if body.is_end_stream() { Source::Ended } else { Source::Http11 { body, loan } };
-        Self { source, remaining, idle, waiting_since: None, timer: None }
+        Self { source, remaining, limits, waiting_since: None, timer: None }
     }
 
     /// Everything was handed over: the end was seen, or every byte that `content-length` promised.
@@ -89,10 +112,7 @@ impl ResponseBody {
     }
 
     fn end(&mut self) {
-        if let Source::H2 { upload: Some(AbortOnDrop(rest)), .. } = &self.source {
-            // The response is complete: whatever the caller still sends, nobody wants.
-            rest.abort();
-        }
+        // With the source goes the rest of the request body: the response is complete, nobody wants it.
         self.source = Source::Ended;
         self.timer = None;
     }
@@ -100,7 +120,14 @@ impl ResponseBody {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
             Source::Ended => Poll::Ready(None),
-            Source::H2 { stream, .. } => poll_h2(stream, cx),
+            Source::H2 { stream, upload, .. } => {
+                let frame = ready!(poll_h2(stream, cx));
+                let left = upload.as_ref().is_some_and(|rest| rest.caller_left.load(Ordering::Acquire));
+                Poll::Ready(match frame {
+                    Some(Err(BodyError::Cut(_))) if left => Some(Err(BodyError::CallerGone)),
+                    frame => frame,
+                })
+            }
             Source::Http11 { body, .. } => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
                 Poll::Ready(frame.map(|f| f.map_err(|e| BodyError::Cut(e.to_string()))))
@@ -109,13 +136,15 @@ impl ResponseBody {
     }
 
     /// The limit between two pieces. The timer is made only when a body really makes us wait.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let due = since + self.idle;
+        let idle = since + self.limits.idle;
+        let due = self.limits.deadline.map_or(idle, |deadline| deadline.min(idle));
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= due {
-                return Poll::Ready(());
+                let error = if due < idle { BodyError::Deadline } else { BodyError::Idle(self.limits.idle) };
+                return Poll::Ready(error);
             }
             timer.as_mut().reset(due);
         }
@@ -149,10 +178,9 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = this.poll_source(cx) else {
-            ready!(this.poll_idle(cx));
-            let idle = this.idle;
+            let error = ready!(this.poll_overdue(cx));
             this.end();
-            return Poll::Ready(Some(Err(BodyError::Idle(idle))));
+            return Poll::Ready(Some(Err(error)));
         };
         this.waiting_since = None;
         match &frame {

@@ -8,7 +8,11 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use super::{BoxError, Carrier, Head, ResponseBody, Sent, upload::Upload};
+use super::{
+    BoxError, Carrier, Head, ResponseBody, Sent,
+    exchange::Limits,
+    upload::{Progress, Upload},
+};
 use crate::{
     error::{SendError, SendErrorKind},
     http1::{Http1Body, Http1Pool},
@@ -26,7 +30,8 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut request = to_http1(head, upload.into_body());
+    let (body, progress) = upload.into_body();
+    let mut request = to_http1(head, body);
     loop {
         let queued = Instant::now();
         let mut loan = pool.lend().await.map_err(|kind| carrier.before_send(kind))?;
@@ -41,13 +46,18 @@ where
             let detail = "the connection closed before the request was sent".to_owned();
             return Err(carrier.before_send(SendErrorKind::ProviderReset { detail }));
         }
-        let limit = carrier.options.timeouts.response_header;
-        let answer = tokio::time::timeout(limit, loan.sender().try_send_request(request)).await;
+        let limits = carrier.limits();
+        let answer = tokio::select! {
+            biased;
+            answer = loan.sender().try_send_request(request) => Ok(answer),
+            kind = overdue(&progress, began, limits) => Err(kind),
+        };
         carrier.note_times(began, None);
+        carrier.journey.body_bytes = progress.bytes();
         match answer {
             Ok(Ok(response)) => {
                 let (parts, body) = response.into_parts();
-                let body = ResponseBody::http11(body, loan, carrier.options.timeouts.idle);
+                let body = ResponseBody::http11(body, loan, carrier.body_limits());
                 return Ok((http::Response::from_parts(parts, body), carrier.journey));
             }
             Ok(Err(mut e)) => match e.take_message() {
@@ -61,16 +71,41 @@ where
                     return Err(failed(&carrier, verdict, &e.into_error()));
                 }
             },
-            Err(_) => {
+            Err(kind) => {
                 loan.link().ended(crate::status::CauseOfDeath::ClosedByProvider);
                 return Err(SendError {
-                    kind: SendErrorKind::ResponseTimeout { after: limit },
+                    kind,
                     verdict: Some(Verdict::MaybeProcessed),
                     retry_safe: RetrySafe::Unknown,
                     journey: carrier.journey,
                 });
             }
         }
+    }
+}
+
+/// Waits until a limit has passed; each time the limit that holds now is computed anew.
+async fn overdue(progress: &Progress, began: Instant, limits: Limits) -> SendErrorKind {
+    loop {
+        let moved = progress.moved();
+        let since = moved.at.max(began);
+        let (due, kind) = if moved.ended {
+            let after = limits.response_header;
+            (since + after, SendErrorKind::ResponseTimeout { after })
+        } else {
+            (since + limits.idle, SendErrorKind::IdleTimeout { after: limits.idle })
+        };
+        let (due, kind) = match limits.deadline {
+            Some(deadline) if deadline < due => {
+                let after = deadline.saturating_duration_since(began);
+                (deadline, SendErrorKind::TotalTimeout { after })
+            }
+            _ => (due, kind),
+        };
+        if Instant::now() >= due {
+            return kind;
+        }
+        tokio::time::sleep_until(due).await;
     }
 }
 

@@ -9,7 +9,10 @@ mod http1;
 mod upload;
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,7 @@ use tokio::time::Instant;
 
 pub use self::body::ResponseBody;
 use self::{
-    body::AbortOnDrop,
+    body::{BodyLimits, Rest},
     exchange::{Answered, Limits, Unanswered, attempt},
     upload::Upload,
 };
@@ -137,6 +140,10 @@ impl Carrier<'_> {
         }
     }
 
+    fn body_limits(&self) -> BodyLimits {
+        BodyLimits { idle: self.options.timeouts.idle, deadline: self.deadline }
+    }
+
     fn limits(&self) -> Limits {
         let timeouts = &self.options.timeouts;
         Limits { response_header: timeouts.response_header, idle: timeouts.idle, deadline: self.deadline }
@@ -176,17 +183,15 @@ impl Carrier<'_> {
         let limit = self
             .remaining()
             .map_or(self.options.timeouts.queue, |left| left.min(self.options.timeouts.queue));
-        let receiver = hub.enqueue(preference)?;
-        let waited = tokio::time::timeout(limit, receiver).await;
+        let mut place = hub.enqueue(preference)?;
+        let waited = tokio::time::timeout(limit, place.turn()).await;
         let after = began.elapsed();
         self.journey.queue += after;
         if !std::mem::replace(&mut self.journey.waited_for_dial, true) {
             hub.counters.waited.fetch_add(1, Ordering::Relaxed);
         }
         match waited {
-            Ok(Ok(turn)) => Ok(turn),
-            // The sender is dropped only with the hub.
-            Ok(Err(_)) => Err(SendErrorKind::Stopping),
+            Ok(turn) => Ok(turn),
             Err(_) => Err(SendErrorKind::QueueTimeout { after }),
         }
     }
@@ -284,12 +289,13 @@ impl Carrier<'_> {
         let idle = self.options.timeouts.idle;
         // The response began before the body ended: the rest goes on beside it, as long as anybody reads.
         let rest = unfinished.map(|stream| {
-            let task = tokio::spawn(finish_upload(upload, stream, idle));
-            AbortOnDrop(task.abort_handle())
+            let caller_left = Arc::new(AtomicBool::new(false));
+            let task = tokio::spawn(finish_upload(upload, stream, idle, caller_left.clone()));
+            Rest::new(task.abort_handle(), caller_left)
         });
         let (parts, stream) = response.into_parts();
         let length = content_length(&parts.headers);
-        let body = ResponseBody::h2(stream, rest, lease, length, idle);
+        let body = ResponseBody::h2(stream, rest, lease, length, self.body_limits());
         (Response::from_parts(parts, body), self.journey)
     }
 }
@@ -299,8 +305,12 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Sends the rest of a body beside its response. Ends with the body, the stream, or a standstill.
-async fn finish_upload<B>(mut upload: Upload<B>, mut stream: h2::SendStream<Bytes>, idle: Duration)
-where
+async fn finish_upload<B>(
+    mut upload: Upload<B>,
+    mut stream: h2::SendStream<Bytes>,
+    idle: Duration,
+    caller_left: Arc<AtomicBool>,
+) where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
@@ -318,7 +328,12 @@ where
             Ok(Some(Ok(()))) => return,
             // The provider wants no more; the response tells.
             Ok(Some(Err(upload::UploadError::Stream))) => return,
-            Ok(Some(Err(_))) | Err(_) => {
+            Ok(Some(Err(_))) => {
+                caller_left.store(true, Ordering::Release);
+                stream.send_reset(h2::Reason::CANCEL);
+                return;
+            }
+            Err(_) => {
                 stream.send_reset(h2::Reason::CANCEL);
                 return;
             }

@@ -6,7 +6,10 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -14,6 +17,8 @@ use bytes::Bytes;
 use h2::SendStream;
 use http::HeaderMap;
 use http_body::Body;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::BoxError;
 use crate::{hub::Hub, verdict::BodyHeld};
@@ -87,8 +92,11 @@ where
     }
 
     /// The caller's body as it is, for a connection that sends it by itself. Nothing was taken from it.
-    pub(super) fn into_body(self) -> LimitedBody<B> {
-        LimitedBody { body: self.body, left: self.limit, limit: self.limit }
+    pub(super) fn into_body(self) -> (LimitedBody<B>, Arc<Progress>) {
+        let progress = Arc::new(Progress::new(self.ended));
+        let body =
+            LimitedBody { body: self.body, left: self.limit, limit: self.limit, progress: progress.clone() };
+        (body, progress)
     }
 
     /// Nothing follows the header: END_STREAM can go with it.
@@ -282,6 +290,42 @@ pub(super) struct LimitedBody<B> {
     body: B,
     left: u64,
     limit: u64,
+    progress: Arc<Progress>,
+}
+
+/// How far a body that hyper sends has come.
+#[derive(Debug)]
+pub(super) struct Progress {
+    bytes: AtomicU64,
+    moved: Mutex<Moved>,
+}
+
+/// The last sign of life, and whether it was the end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moved {
+    pub(super) at: Instant,
+    pub(super) ended: bool,
+}
+
+impl Progress {
+    fn new(ended: bool) -> Self {
+        Self { bytes: AtomicU64::new(0), moved: Mutex::new(Moved { at: Instant::now(), ended }) }
+    }
+
+    fn note(&self, bytes: u64, ended: bool) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        *self.moved.lock() = Moved { at: Instant::now(), ended };
+    }
+
+    /// Bytes taken from the caller.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// When it last moved.
+    pub(super) fn moved(&self) -> Moved {
+        *self.moved.lock()
+    }
 }
 
 impl<B> Body for LimitedBody<B>
@@ -296,13 +340,17 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+            self.progress.note(0, true);
+            return Poll::Ready(None);
+        };
         let frame = frame.map_err(|e| BoxError::from(format!("{CALLER_GONE}: {}", e.into())))?;
         let len = frame.data_ref().map_or(0, |data| data.len() as u64);
         match self.left.checked_sub(len) {
             Some(left) => self.left = left,
             None => return Poll::Ready(Some(Err(format!("{TOO_LARGE} {} bytes", self.limit).into()))),
         }
+        self.progress.note(len, self.body.is_end_stream());
         Poll::Ready(Some(Ok(frame)))
     }
 
