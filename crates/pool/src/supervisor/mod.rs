@@ -36,7 +36,7 @@ use crate::{
     journey::ConnectionId,
     key::PoolKey,
     observe::Observer,
-    status::CauseOfDeath,
+    status::{CauseOfDeath, Protocol},
     workers::Workers,
 };
 
@@ -125,7 +125,8 @@ impl Supervisor {
             recent_ends: u32::try_from(self.recent_ends.len()).unwrap_or(u32::MAX),
             not_before: self.backoff.not_before(),
         };
-        for link in hub.links() {
+        // Connections that are lent exclusively are bb8's to keep.
+        for link in hub.links().into_iter().filter(|link| link.birth.protocol == Protocol::H2) {
             match link.state() {
                 State::Serving => {
                     let idle_for = self.idle_for(&link, now);
@@ -219,7 +220,10 @@ impl Supervisor {
         hub.set_dialling(self.dialling.len());
         let active = hub.generation.load().serial();
         // A connection of an older generation serves on only while nothing newer does.
-        let mut serving: Vec<_> = links.into_iter().filter(|l| l.state() == State::Serving).collect();
+        let mut serving: Vec<_> = links
+            .into_iter()
+            .filter(|l| l.birth.protocol == Protocol::H2 && l.state() == State::Serving)
+            .collect();
         if serving.iter().any(|l| l.birth.generation == active) {
             serving.retain(|l| l.birth.generation == active);
         }

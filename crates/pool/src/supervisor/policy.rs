@@ -118,12 +118,15 @@ fn keep(config: &PoolConfig, facts: &Facts, plan: &mut Plan) {
 /// Ends connections above the floor that have carried nothing for a while.
 fn shrink(config: &PoolConfig, facts: &Facts, fresh: &[&Serving], floor: u32, plan: &mut Plan) {
     let surplus = count(fresh).saturating_sub(floor);
-    if surplus == 0 || facts.waiting > 0 || facts.growth_wanted {
+    if surplus == 0 {
+        return;
+    }
+    plan.look_again(facts.now + config.idle_shrink / 4);
+    if facts.waiting > 0 || facts.growth_wanted {
         return;
     }
     let idle = fresh.iter().filter(|c| c.in_flight == 0 && c.idle_for >= config.idle_shrink);
     plan.retire.extend(idle.take(surplus as usize).map(|c| (c.id, CauseOfDeath::Idle)));
-    plan.look_again(facts.now + config.idle_shrink / 4);
 }
 
 fn count(connections: &[&Serving]) -> u32 {

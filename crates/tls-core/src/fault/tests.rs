@@ -32,16 +32,16 @@ fn the_certificate_alerts_are_identity_faults() {
 fn other_alerts_are_not_identity_faults() {
     use AlertDescription as A;
     let cases = [
-        (A::HandshakeFailure, "handshake_failure"),
-        (A::InsufficientSecurity, "handshake_failure"),
-        (A::UnrecognisedName, "handshake_failure"),
-        (A::InternalError, "handshake_failure"),
-        (A::DecryptError, "handshake_failure"),
+        (A::HandshakeFailure, "tls_handshake_failure"),
+        (A::InsufficientSecurity, "tls_handshake_failure"),
+        (A::UnrecognisedName, "tls_handshake_failure"),
+        (A::InternalError, "tls_handshake_failure"),
+        (A::DecryptError, "tls_handshake_failure"),
         (A::NoApplicationProtocol, "no_common_alpn"),
         (A::ProtocolVersion, "no_common_version"),
-        (A::CloseNotify, "closed"),
-        (A::UnexpectedMessage, "protocol"),
-        (A::Unknown(200), "protocol"),
+        (A::CloseNotify, "tls_closed"),
+        (A::UnexpectedMessage, "tls_protocol_error"),
+        (A::Unknown(200), "tls_protocol_error"),
     ];
     for (alert, code) in cases {
         let fault = TlsFault::from_rustls(&Error::AlertReceived(alert));
@@ -69,9 +69,9 @@ fn versions_and_misbehaviour() {
     let incompatible = Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13);
     assert_eq!(TlsFault::from_rustls(&incompatible), TlsFault::NoCommonVersion);
     let suites = Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon);
-    assert_eq!(TlsFault::from_rustls(&suites).code(), "handshake_failure");
+    assert_eq!(TlsFault::from_rustls(&suites).code(), "tls_handshake_failure");
     let misbehaved = Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol);
-    assert_eq!(TlsFault::from_rustls(&misbehaved).code(), "protocol");
+    assert_eq!(TlsFault::from_rustls(&misbehaved).code(), "tls_protocol_error");
     assert_eq!(TlsFault::from_rustls(&Error::NoCertificatesPresented).code(), "server_certificate_invalid");
 }
 

@@ -349,7 +349,7 @@ fn a_server_that_does_not_speak_tls_is_a_protocol_fault() {
         ClientConnection::new(generation.client_config().clone(), generation.server_name()).unwrap();
     client.read_tls(&mut b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice()).unwrap();
     let error = client.process_new_packets().unwrap_err();
-    assert_eq!(TlsFault::from_rustls(&error).code(), "protocol");
+    assert_eq!(TlsFault::from_rustls(&error).code(), "tls_protocol_error");
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn an_unfinished_handshake_is_not_established() {
     assert!(matches!(generation.assert_established(&client), Err(TlsFault::Protocol { .. })));
     assert_eq!(generation.tickets().stats().held, 2, "which says nothing about the tickets");
     let error = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::HandshakeNotComplete);
-    assert_eq!(TlsFault::from_io(&error).unwrap().code(), "protocol");
+    assert_eq!(TlsFault::from_io(&error).unwrap().code(), "tls_protocol_error");
 }
 
 #[test]
