@@ -179,10 +179,15 @@ async fn a_response_cut_in_the_middle_is_not_passed_off_as_whole() {
             request = request.header("sim-trailers", "x-sum=1");
         }
         let request = request.body(empty()).unwrap();
-        let reply =
-            if version == "h1" { lab.send(request).await } else { lab.h2c().await.send(request).await };
-        assert_eq!(reply.status, 200);
-        assert!(reply.cut.is_some() && reply.body.len() < 10_000, "{id}: {} bytes", reply.body.len());
+        let (mut http1, mut h2c) = (lab.http1().await, lab.h2c().await);
+        let call =
+            async { if version == "h1" { http1.open(request).await } else { h2c.open(request).await } };
+        // The cut may come before our own header is out: then the caller gets no reply at all, never a whole one.
+        if let Ok(response) = within("a response or its end", call).await {
+            let reply = Reply::read(response).await;
+            assert_eq!(reply.status, 200);
+            assert!(reply.cut.is_some() && reply.body.len() < 10_000, "{id}: {} bytes", reply.body.len());
+        }
         lab.assert_logged(&id, "response_cut", "unknown").await;
         let line = lab.log_line(&id).await;
         assert_eq!((&line["ended"], &line["status"]), (&"provider_cut".into(), &200.into()));

@@ -61,7 +61,8 @@ async fn a_unary_call_passes_with_its_trailers() {
     assert_eq!(reply.header("content-type"), "application/grpc");
     assert_eq!(reply.trailers.unwrap()["grpc-status"], "0");
     let call = ask("POST", "/bank.Cards/Get", "unary-2").header("content-type", "application/grpc");
-    let reply = connection.send(call.header("sim-grpc-status", "5").body(full(framed("ping"))).unwrap()).await;
+    let reply =
+        connection.send(call.header("sim-grpc-status", "5").body(full(framed("ping"))).unwrap()).await;
     assert_eq!(reply.trailers.unwrap()["grpc-status"], "5");
 }
 
@@ -71,7 +72,8 @@ async fn a_bidirectional_call_moves_both_ways_in_turn() {
     let lab = Plan::at(&provider).ready().await;
     let mut connection = lab.h2c().await;
     let (feed, body) = Feed::new();
-    let call = ask("POST", "/bank.Cards/Chat", "bidi-1").header("content-type", "application/grpc").body(body);
+    let call =
+        ask("POST", "/bank.Cards/Chat", "bidi-1").header("content-type", "application/grpc").body(body);
     let response = within("headers before any message", connection.open(call.unwrap())).await.unwrap();
     let mut body = response.into_body();
     for n in 0..20 {
@@ -98,16 +100,27 @@ async fn send_carries_a_request_to_an_environment_or_by_a_route() {
     let mut client = egress(&lab).await;
     for (n, target) in [sandbox(), Some(Target::Route("all".into())), None].into_iter().enumerate() {
         let id = format!("send-{n}");
-        let headers = [("x-correlation-id", id.as_str()), ("sim-respond", "describe"), ("connection", "x-a"), ("x-a", "1")];
+        let headers = [
+            ("x-correlation-id", id.as_str()),
+            ("sim-respond", "describe"),
+            ("connection", "x-a"),
+            ("x-a", "1"),
+        ];
         let reply = client.send(message(target, "/cards?x=1", &headers)).await.unwrap().into_inner();
         assert_eq!((reply.status, reply.correlation_id.as_str()), (200, id.as_str()));
         let seen: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
-        assert_eq!((&seen["path"], &seen["method"], &seen["received"]), (&"/base/cards?x=1".into(), &"POST".into(), &5.into()));
+        assert_eq!(
+            (&seen["path"], &seen["method"], &seen["received"]),
+            (&"/base/cards?x=1".into(), &"POST".into(), &5.into())
+        );
         assert!(!seen["headers"].to_string().contains("x-a"), "{seen}");
         let journey = reply.journey.unwrap();
         assert!(journey.connection_id > 0 && journey.attempts == 1 && journey.ttfb_micros > 0, "{journey:?}");
         let line = lab.log_line(&id).await;
-        assert_eq!((&line["protocol"], &line["outcome"], &line["environment"]), (&"grpc".into(), &"ok".into(), &"sandbox".into()));
+        assert_eq!(
+            (&line["protocol"], &line["outcome"], &line["environment"]),
+            (&"grpc".into(), &"ok".into(), &"sandbox".into())
+        );
     }
     let headers = [("x-correlation-id", "sum"), ("sim-trailers", "x-sum=1")];
     let reply = client.send(message(sandbox(), "/t", &headers)).await.unwrap().into_inner();
@@ -120,7 +133,11 @@ async fn fails(lab: &Lab, request: Request<proto::SendRequest>, grpc: Code, code
     let id = request.get_ref().headers[0].value.clone();
     let before = lab.metrics().await.outcomes(code);
     let status = egress(lab).await.send(request).await.unwrap_err();
-    assert_eq!((status.code(), status.metadata().get("gw-error").unwrap().to_str().unwrap()), (grpc, code), "{status:?}");
+    assert_eq!(
+        (status.code(), status.metadata().get("gw-error").unwrap().to_str().unwrap()),
+        (grpc, code),
+        "{status:?}"
+    );
     assert_eq!(status.metadata().get("gw-retry-safe").unwrap(), safe, "{status:?}");
     let details = String::from_utf8_lossy(status.details()).into_owned();
     assert!(details.contains("google.rpc.ErrorInfo") && details.contains(code), "{details}");
@@ -137,7 +154,10 @@ async fn a_deadline_passes_and_says_so() {
     // As metadata and not by the client's own clock: the answer must be the gateway's.
     request.metadata_mut().insert("grpc-timeout", "200m".parse().unwrap());
     fails(&lab, request, Code::DeadlineExceeded, "deadline_exceeded", "unknown").await;
-    eventually("the provider sees the reset", async || (provider.sim.ledger().client_resets == 1).then_some(())).await;
+    eventually("the provider sees the reset", async || {
+        (provider.sim.ledger().client_resets == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -192,13 +212,22 @@ async fn health_knows_each_environment_by_name() {
     dead.more = "required = false".into();
     let lab = Plan::at(&provider).and(dead).ready().await;
     for address in [lab.egress(), lab.admin()] {
-        eventually("serving", async || (health(address, "sandbox").await == Ok(SERVING)).then_some(())).await;
-        eventually("serving as a whole", async || (health(address, "").await == Ok(SERVING)).then_some(())).await;
+        eventually("serving", async || {
+            (health(address, "sandbox").await.is_ok_and(|s| s == SERVING)).then_some(())
+        })
+        .await;
+        eventually("serving as a whole", async || {
+            (health(address, "").await.is_ok_and(|s| s == SERVING)).then_some(())
+        })
+        .await;
         assert_eq!(health(address, "dead").await.unwrap(), NOT_SERVING);
         assert_eq!(health(address, "nowhere").await.unwrap_err().code(), Code::NotFound);
     }
     provider.sim.stop().await;
-    eventually("not serving", async || (health(lab.egress(), "sandbox").await == Ok(NOT_SERVING)).then_some(())).await;
+    eventually("not serving", async || {
+        (health(lab.egress(), "sandbox").await.is_ok_and(|s| s == NOT_SERVING)).then_some(())
+    })
+    .await;
 }
 
 async fn reflected(address: std::net::SocketAddr) -> Vec<String> {
@@ -208,9 +237,12 @@ async fn reflected(address: std::net::SocketAddr) -> Vec<String> {
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let stream = futures_util::stream::iter([request]);
-    let answer = client.server_reflection_info(stream).await.unwrap().into_inner().message().await.unwrap().unwrap();
+    let answer =
+        client.server_reflection_info(stream).await.unwrap().into_inner().message().await.unwrap().unwrap();
     match answer.message_response {
-        Some(MessageResponse::ListServicesResponse(list)) => list.service.into_iter().map(|s| s.name).collect(),
+        Some(MessageResponse::ListServicesResponse(list)) => {
+            list.service.into_iter().map(|s| s.name).collect()
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -228,7 +260,10 @@ async fn reflection_lists_what_a_listener_serves_and_pools_are_for_operators_alo
     let list = |environment: &str| proto::ListPoolsRequest { environment: environment.to_owned() };
     let mut pools = PoolsClient::new(channel(lab.admin()).await);
     let pool = pools.list(list("")).await.unwrap().into_inner().pools.remove(0);
-    assert_eq!((pool.environment.as_str(), pool.customer.as_str(), pool.floor_met), ("sandbox", "CUSTOMER-0001", true));
+    assert_eq!(
+        (pool.environment.as_str(), pool.customer.as_str(), pool.floor_met),
+        ("sandbox", "CUSTOMER-0001", true)
+    );
     assert_eq!(pool.connections.len(), 2);
     let handshake = pool.connections[0].handshake.clone().unwrap();
     assert_eq!((handshake.version.as_str(), handshake.key_exchange.as_str()), ("1.3", "X25519MLKEM768"));
@@ -247,5 +282,8 @@ async fn a_caller_that_gives_up_is_recorded() {
     let call = client.send(message(sandbox(), "/", &headers));
     assert!(tokio::time::timeout(Duration::from_millis(300), call).await.is_err());
     assert_eq!(lab.log_line("gone-1").await["outcome"], "caller_gone");
-    eventually("the provider sees the reset", async || (provider.sim.ledger().client_resets == 1).then_some(())).await;
+    eventually("the provider sees the reset", async || {
+        (provider.sim.ledger().client_resets == 1).then_some(())
+    })
+    .await;
 }

@@ -3,8 +3,14 @@
 mod bodies;
 mod carries;
 mod faults;
+mod grpc;
 mod http1;
+mod metrics;
+mod peers;
 mod pool;
 mod refuses;
 mod routes;
+mod seed;
+mod shutdown;
+mod stages;
 mod trust;

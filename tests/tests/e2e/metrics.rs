@@ -7,7 +7,8 @@ const SANDBOX: (&str, &str) = ("environment", "sandbox");
 
 /// Runs a load over connections that end, and compares every number there is.
 async fn compare(http: HttpVersions) {
-    let provider = Provider::with(Behaviour { http, goaway_after_requests: Some(50), ..Behaviour::default() }).await;
+    let provider =
+        Provider::with(Behaviour { http, goaway_after_requests: Some(50), ..Behaviour::default() }).await;
     let mut lab = Plan::at(&provider).ready().await;
     Load::new("m", 4, 100).run(&lab).await.assert_all_answered_once(&provider);
     let teapot = ask("GET", "/", "teapot").header("sim-status", "418").body(empty()).unwrap();
@@ -25,7 +26,8 @@ async fn compare(http: HttpVersions) {
     .await;
 
     let (ledger, metrics) = (provider.sim.ledger(), lab.metrics().await);
-    let handshakes = |kind| metrics.count("tsh_handshakes_total", &[SANDBOX, ("kind", kind), ("result", "ok")]);
+    let handshakes =
+        |kind| metrics.count("tsh_handshakes_total", &[SANDBOX, ("kind", kind), ("result", "ok")]);
     assert_eq!(handshakes("full"), ledger.handshakes_full, "{ledger:?}");
     assert_eq!(handshakes("resumed"), ledger.handshakes_resumed, "{ledger:?}");
     assert!(ledger.handshakes_full > 0 && ledger.handshakes_resumed > 0, "{ledger:?}");
@@ -36,7 +38,10 @@ async fn compare(http: HttpVersions) {
             assert_eq!(count, handshakes(kind), "{kind} {phase}");
             let mean = metrics.sum("tsh_handshake_seconds_sum", &labels) / count as f64;
             assert!((0.0..5.0).contains(&mean), "{kind} {phase}: {mean} s");
-            let below = metrics.count("tsh_handshake_seconds_bucket", &[SANDBOX, ("kind", kind), ("phase", phase), ("le", "+Inf")]);
+            let below = metrics.count(
+                "tsh_handshake_seconds_bucket",
+                &[SANDBOX, ("kind", kind), ("phase", phase), ("le", "+Inf")],
+            );
             assert_eq!(below, count);
         }
     }
@@ -45,7 +50,10 @@ async fn compare(http: HttpVersions) {
 
     let connections = handshakes("full") + handshakes("resumed");
     let ratio = metrics.sum("tsh_reuse_ratio", &[SANDBOX]);
-    assert!((ratio - (1.0 - connections as f64 / 401.0)).abs() < 1e-9, "{ratio} with {connections} connections");
+    assert!(
+        (ratio - (1.0 - connections as f64 / 401.0)).abs() < 1e-9,
+        "{ratio} with {connections} connections"
+    );
     let closed = metrics.count("tsh_connection_requests_count", &[SANDBOX]);
     assert_eq!(closed, metrics.count("tsh_connections_closed_total", &[SANDBOX]));
     let attempts = 401 + metrics.count("tsh_retries_total", &[SANDBOX]);
@@ -62,8 +70,16 @@ async fn compare(http: HttpVersions) {
         assert_eq!(metrics.count("tsh_request_seconds_count", &[SANDBOX, ("phase", phase)]), 401, "{phase}");
     }
     assert_eq!(metrics.count("tsh_body_bytes_total", &[SANDBOX, ("direction", "in")]), 40_000);
-    assert_eq!(metrics.count("tsh_body_bytes_total", &[SANDBOX, ("direction", "out")]), ledger.body_bytes_sent);
-    for (name, value) in [("tsh_streams_in_flight", 0.0), ("tsh_queue_depth", 0.0), ("tsh_replay_bytes", 0.0), ("tsh_floor_met", 1.0)] {
+    assert_eq!(
+        metrics.count("tsh_body_bytes_total", &[SANDBOX, ("direction", "out")]),
+        ledger.body_bytes_sent
+    );
+    for (name, value) in [
+        ("tsh_streams_in_flight", 0.0),
+        ("tsh_queue_depth", 0.0),
+        ("tsh_replay_bytes", 0.0),
+        ("tsh_floor_met", 1.0),
+    ] {
         assert_eq!(metrics.sum(name, &[SANDBOX]), value, "{name}");
     }
     if http != HttpVersions::Http11Only {

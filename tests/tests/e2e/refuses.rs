@@ -128,7 +128,7 @@ async fn a_body_too_large_is_refused_declared_or_not() {
     let (feed, body) = Feed::new();
     let request = ask("POST", "/", "chunked-1").header("sim-respond", "sink").body(body).unwrap();
     let feeding = async { while feed.send(vec![0; 400]).await {} };
-    let (_, ()) = tokio::join!(lab.fails(request, "body_too_large", "no"), feeding);
+    let (_, _open) = tokio::join!(lab.fails(request, "body_too_large", "no"), feeding);
     eventually("the provider sees the reset", async || {
         (provider.sim.ledger().client_resets == 1).then_some(())
     })

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use tsh_tests::{Plan, Provider, caller::{Reply, ask}, empty, eventually, within};
+use tsh_tests::{
+    Plan, Provider,
+    caller::{Reply, ask},
+    empty, eventually, within,
+};
 
 async fn in_flight(provider: &Provider, id: &str) {
     eventually("the request is in flight", async || (provider.sim.seen(id) == 1).then_some(())).await;
@@ -28,7 +32,10 @@ async fn requests_in_flight_end_and_new_ones_are_refused() {
     eventually("the idle caller is let go", async || (!idle.is_open().await).then_some(())).await;
     eventually("h2c callers get GOAWAY", async || h2c.is_closed().then_some(())).await;
     assert!(h2c.open(ask("GET", "/", "three").body(empty()).unwrap()).await.is_err());
-    eventually("no new callers", async || tokio::net::TcpStream::connect(egress).await.is_err().then_some(())).await;
+    eventually("no new callers", async || {
+        tokio::net::TcpStream::connect(egress).await.is_err().then_some(())
+    })
+    .await;
     assert!(tokio::net::TcpStream::connect(admin).await.is_ok(), "operators can look on");
     let (reply, open) = one.await.unwrap();
     assert_eq!((reply.status, reply.header("connection"), open), (200, "close", false));
