@@ -232,6 +232,31 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_every_row_and_no_other() {
+        let text = include_str!("../../../docs/errors.md");
+        let documented: Vec<_> =
+            text.lines().filter(|l| l.starts_with("| `") && l.matches('|').count() == 7).collect();
+        let expected: Vec<_> = ErrorCode::ALL
+            .iter()
+            .map(|code| {
+                let row = code.row();
+                let level = row.level.to_string().to_lowercase();
+                format!(
+                    "| `{}` | {} | {:?} | {level} | {} |",
+                    row.code,
+                    row.status,
+                    row.grpc,
+                    row.blame.as_str()
+                )
+            })
+            .collect();
+        for row in &expected {
+            assert!(documented.iter().any(|d| d.starts_with(row.as_str())), "docs/errors.md lacks: {row}");
+        }
+        assert_eq!(documented.len(), expected.len(), "docs/errors.md has rows for codes that do not exist");
+    }
+
+    #[test]
     fn every_way_a_dial_can_fail_is_in_the_table_under_its_own_name() {
         use pool::DialError as D;
         use tls_core::TlsFault as F;
