@@ -3,6 +3,9 @@
 //! Owns dialling, proof, leases, draining, replacement and retry verdicts. Trust decisions belong to `tls-core`,
 //! routing and replies to the gateway. The entry is [`Pool`].
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod coalesce;
 mod config;
 mod connection;

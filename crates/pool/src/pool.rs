@@ -48,8 +48,8 @@ pub struct PoolSpec {
 /// Warm, proven connections to one environment. Cheap to clone; all clones are the same pool.
 #[derive(Clone)]
 pub struct Pool {
-    context: Arc<Context>,
-    supervisor: Arc<Mutex<Option<JoinHandle<()>>>>,
+    pub(crate) context: Arc<Context>,
+    pub(crate) supervisor: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl std::fmt::Debug for Pool {

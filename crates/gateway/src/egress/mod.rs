@@ -8,6 +8,9 @@
 //! pool's; what is written about a request is telemetry's.
 
 mod accept;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod body;
 mod caller;
 mod connection;

@@ -148,7 +148,7 @@ impl Context {
     }
 
     /// h2's settings; each differs from the default for the reason beside it.
-    fn h2_settings(&self) -> h2::client::Builder {
+    pub(crate) fn h2_settings(&self) -> h2::client::Builder {
         let config = &self.config;
         let mut builder = h2::client::Builder::new();
         builder

@@ -1,0 +1,127 @@
+//! A door for the package `benches`: leases without a provider, and a pool over streams that are no sockets.
+//!
+//! Owns nothing that the product uses; compiled only with the feature `bench`. The parts it puts together are the
+//! product's own, so that what is measured is what runs.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tls_core::{Generation, HandshakeFacts};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use crate::{
+    Pool, PoolSpec,
+    connection::{Birth, Driver, Limits, Link, wire},
+    hub::{Hub, Preference, StreamLease},
+    observe::DialPhases,
+    status::Protocol,
+    supervisor::{Context, next_id},
+};
+
+/// A hub whose connections serve but have no transport: leasing and giving back, and nothing else.
+#[derive(Clone)]
+pub struct Leases(Arc<Hub>);
+
+/// One stream on loan; dropping it gives it back.
+pub struct Lease(StreamLease);
+
+impl Leases {
+    /// `connections` of them with room for `streams` each, number i on worker i.
+    #[must_use]
+    pub fn serving(
+        generation: Arc<Generation>,
+        facts: &HandshakeFacts,
+        connections: usize,
+        streams: u32,
+    ) -> Self {
+        let hub = Hub::new(generation.clone(), 0);
+        let links = (0..connections)
+            .map(|worker| {
+                let link = Link::new(birth(&generation, worker, facts.clone()), None);
+                link.set_capacity(streams);
+                link.proved(DialPhases::default());
+                link
+            })
+            .collect();
+        hub.publish(links);
+        Self(hub)
+    }
+
+    /// A stream, if one is free; as a request asks for it first.
+    #[must_use]
+    pub fn try_lease(&self) -> Option<Lease> {
+        self.0.try_lease(Preference::Balanced).map(Lease)
+    }
+}
+
+impl Lease {
+    /// Whether its connection had carried a request before.
+    #[must_use]
+    pub fn is_reuse(&self) -> bool {
+        self.0.is_reuse()
+    }
+}
+
+/// A pool that serves over these streams, each with the facts of its handshake, until they end. Nothing dials,
+/// replaces or retires: `spec.target` and `spec.seed` are not used. The drivers run on the current runtime.
+///
+/// # Errors
+/// When the other end of a stream does not speak HTTP/2.
+///
+/// # Cancel safety
+/// Dropping it closes the streams.
+pub async fn pool_over<S>(spec: PoolSpec, streams: Vec<(S, HandshakeFacts)>) -> Result<Pool, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let hub = Hub::new(spec.generation.clone(), spec.config.queue_capacity);
+    let context = Arc::new(Context {
+        key: spec.key,
+        target: spec.target,
+        config: spec.config,
+        timeouts: spec.timeouts,
+        hub: hub.clone(),
+        workers: spec.workers,
+        observer: spec.observer,
+    });
+    let mut links = Vec::with_capacity(streams.len());
+    for (worker, (stream, facts)) in streams.into_iter().enumerate() {
+        let birth = birth(&spec.generation, worker % context.workers.len(), facts);
+        let (stream, handle) = wire(stream);
+        let (sender, connection) =
+            context.h2_settings().handshake(stream).await.map_err(|e| e.to_string())?;
+        let link = Link::new(birth, Some(sender));
+        let limits = Limits {
+            max_streams: context.config.max_streams,
+            ping_interval: context.config.ping_interval,
+            ping_timeout: context.config.ping_timeout,
+        };
+        let mut driver =
+            Driver::new(connection, handle, link.clone(), limits, hub.clone(), context.observer.clone())
+                .map_err(|e| e.to_string())?;
+        driver.until_proved().await.map_err(|ended| ended.detail)?;
+        link.proved(DialPhases::default());
+        hub.register(link.clone());
+        tokio::spawn(driver.until_ended());
+        links.push(link);
+    }
+    hub.publish(links);
+    Ok(Pool { context, supervisor: Arc::new(Mutex::new(None)) })
+}
+
+fn birth(generation: &Generation, worker: usize, facts: HandshakeFacts) -> Birth {
+    let now = Instant::now();
+    Birth {
+        id: next_id(),
+        protocol: Protocol::H2,
+        generation: generation.serial(),
+        worker,
+        address: "memory".to_owned(),
+        born: now,
+        retire_at: now,
+        facts,
+    }
+}
