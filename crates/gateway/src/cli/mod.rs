@@ -4,6 +4,8 @@
 //! the handle it is given; none prints by itself.
 
 pub mod check;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod probe;
 pub mod run;
 #[cfg(feature = "demo")]
@@ -32,6 +34,9 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Dial each environment and report what its handshakes negotiate.
     Probe(probe::ProbeArgs),
+    /// See it work: simulated providers, the gateway, traffic and a live table.
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
     /// Run a simulated provider on its own.
     #[cfg(feature = "demo")]
     Sim(sim::SimArgs),
@@ -43,6 +48,8 @@ pub fn execute(cli: &Cli, out: &mut (dyn Write + Send), err: &mut (dyn Write + S
         Command::Run(args) => run::run(args, err),
         Command::Check(args) => check::check(args, out),
         Command::Probe(args) => probe::probe(args, out, err),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::demo(args, out, err),
         #[cfg(feature = "demo")]
         Command::Sim(args) => sim::sim(args, out, err),
     }
