@@ -6,7 +6,11 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use gateway::{outcome::ErrorCode, runtime::Gateway, runtime::Stopped};
+use gateway::{
+    outcome::ErrorCode,
+    runtime::{Gateway, Stopped},
+    telemetry::Condition,
+};
 use http::Request;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -201,5 +205,20 @@ impl Lab {
     /// Stops the gateway.
     pub async fn stop(&mut self) -> Stopped {
         self.take().stop().await
+    }
+}
+
+/// Whatever a test does, no provider may be met with more failed dials than this: back-off must hold.
+const STORM: u64 = 300;
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let Some(gateway) = self.gateway.as_ref().filter(|_| !std::thread::panicking()) else { return };
+        for view in gateway.views().iter() {
+            if let Condition::Pooled(status) = view.condition() {
+                let dials = status.totals.dials_failed;
+                assert!(dials < STORM, "{dials} failed dials of {} are a storm", view.environment());
+            }
+        }
     }
 }

@@ -42,11 +42,18 @@ fn sandbox() -> Option<Target> {
     Some(Target::Environment("sandbox".to_owned()))
 }
 
+/// A length-delimited protobuf field below 128 bytes.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(content.len()).ok().filter(|n| *n < 128).expect("a short field");
+    [&[number << 3 | 2, length], content].concat()
+}
+
 /// A gRPC message on the wire.
-fn framed(content: &str) -> Bytes {
+fn framed(content: impl AsRef<[u8]>) -> Bytes {
+    let content = content.as_ref();
     let mut frame = vec![0];
     frame.extend(u32::try_from(content.len()).unwrap().to_be_bytes());
-    frame.extend(content.as_bytes());
+    frame.extend(content);
     frame.into()
 }
 
@@ -77,7 +84,7 @@ async fn a_bidirectional_call_moves_both_ways_in_turn() {
     let response = within("headers before any message", connection.open(call.unwrap())).await.unwrap();
     let mut body = response.into_body();
     for n in 0..20 {
-        let piece = framed(&format!("message {n}"));
+        let piece = framed(format!("message {n}"));
         assert!(feed.send(piece.clone()).await);
         let frame = within("the echo", body.frame()).await.unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), piece);
@@ -149,11 +156,28 @@ async fn fails(lab: &Lab, request: Request<proto::SendRequest>, grpc: Code, code
 async fn a_deadline_passes_and_says_so() {
     let provider = Provider::start().await;
     let lab = Plan::at(&provider).ready().await;
-    let headers = [("x-correlation-id", "late-1"), ("sim-delay-ms", "60000")];
-    let mut request = Request::new(message(sandbox(), "/", &headers));
-    // As metadata and not by the client's own clock: the answer must be the gateway's.
-    request.metadata_mut().insert("grpc-timeout", "200m".parse().unwrap());
-    fails(&lab, request, Code::DeadlineExceeded, "deadline_exceeded", "unknown").await;
+    // By hand: tonic's own client watches `grpc-timeout` too, and the answer must be the gateway's.
+    let header =
+        |name: &str, value: &str| field(5, &[field(1, name.as_bytes()), field(2, value.as_bytes())].concat());
+    let message = [
+        field(1, b"sandbox"),
+        field(4, b"/late"),
+        header("x-correlation-id", "late-1"),
+        header("sim-delay-ms", "60000"),
+    ];
+    let call =
+        ask("POST", "/tsh.gateway.v1.Egress/Send", "call-1").header("content-type", "application/grpc");
+    let call =
+        call.header("te", "trailers").header("grpc-timeout", "200m").body(full(framed(message.concat())));
+    let reply = lab.h2c().await.send(call.unwrap()).await;
+    let code = Code::DeadlineExceeded as i32;
+    assert_eq!(
+        (reply.status, reply.header("grpc-status"), reply.header("gw-error"), reply.header("gw-retry-safe")),
+        (200, code.to_string().as_str(), "deadline_exceeded", "unknown"),
+        "{reply:?}"
+    );
+    lab.until_counted("deadline_exceeded", 1).await;
+    lab.assert_logged("late-1", "deadline_exceeded", "unknown").await;
     eventually("the provider sees the reset", async || {
         (provider.sim.ledger().client_resets == 1).then_some(())
     })

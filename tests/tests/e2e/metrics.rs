@@ -113,5 +113,4 @@ async fn a_reply_says_where_the_time_went() {
     }
     let ttfb: f64 = timing.rsplit_once("ttfb;dur=").unwrap().1.parse().unwrap();
     assert!((100.0..5000.0).contains(&ttfb), "{timing}");
-    assert!(lab.get("/").await.header("server-timing").contains("ttfb;dur="), "good replies carry it too");
 }

@@ -74,7 +74,7 @@ async fn s05_and_s06_keys_and_names_never_cross_stages() {
     let provider = Provider::start().await;
     let mut production = EnvironmentPlan::at("production", &provider);
     production.stage = "production";
-    let text = unsound(&Plan::at(&provider).and(production), "S5");
+    let text = unsound(&Plan::at(&provider).and(production), "S6");
     assert!(text.contains("production") && text.contains("sandbox") && text.contains("remedy"), "{text}");
 }
 

@@ -139,5 +139,6 @@ async fn pins_hold_on_resumed_handshakes_too() {
     }
     assert!(provider.sim.ledger().handshakes_resumed > 0);
     assert_eq!(lab.get("/").await.status, 200);
-    assert_eq!(lab.total("sandbox", "dials_failed").await, 0);
+    let mismatches = lab.metrics().await.count("tsh_handshakes_total", &[("result", "pin_mismatch")]);
+    assert_eq!(mismatches, 0);
 }
