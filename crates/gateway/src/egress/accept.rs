@@ -22,7 +22,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::connection::Server;
-use crate::{admin, config::ListenAddress, telemetry::metrics::CallerMetrics};
+use crate::{
+    admin,
+    config::{ListenAddress, bind_fault},
+    telemetry::metrics::CallerMetrics,
+};
 
 /// Pause after a failed accept, doubling up to the longest: out of descriptors must not become a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
@@ -43,13 +47,13 @@ impl Listener {
     /// Binds. To be called inside a runtime.
     ///
     /// # Errors
-    /// What the system says, with the address.
+    /// What is wrong with the address and how to mend it.
     pub fn bind(address: &ListenAddress) -> io::Result<Self> {
         let bound = match address {
             ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             ListenAddress::Unix(path) => bind_unix(path).map(Self::Unix),
         };
-        bound.map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
+        bound.map_err(|e| io::Error::new(e.kind(), bind_fault(address, &e)))
     }
 
     /// The address, for TCP.

@@ -67,11 +67,17 @@ pub(super) struct CallerIo<S> {
     /// The phase that was being waited in, and since when.
     waiting: Option<(At, Instant)>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Until when a stream whose write side is closed is still read.
+    linger_until: Option<Instant>,
 }
+
+/// After our last byte a caller may still be sending (a body we refused): closing at once would reset the
+/// connection and take our reply with it. So what still comes is read and let go, for this long at most.
+const LINGER: Duration = Duration::from_secs(1);
 
 impl<S> CallerIo<S> {
     pub(super) fn new(stream: S, sniffed: Bytes, phase: Arc<Phase>, limits: CallerTimeouts) -> Self {
-        Self { stream, sniffed, phase, limits, waiting: None, timer: None }
+        Self { stream, sniffed, phase, limits, waiting: None, timer: None, linger_until: None }
     }
 
     fn limit(&self, at: At) -> Option<Duration> {
@@ -138,7 +144,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CallerIo<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for CallerIo<S> {
+impl<S: AsyncRead + Unpin> CallerIo<S> {
+    /// Lets go of what still comes, until the caller closes or the time is up.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0u8; 4096];
+        loop {
+            if self.timer.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CallerIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, data)
     }
@@ -160,7 +183,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CallerIo<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.linger_until.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            let until = Instant::now() + LINGER;
+            this.linger_until = Some(until);
+            this.timer = Some(Box::pin(tokio::time::sleep_until(until)));
+        }
+        this.poll_linger(cx)
     }
 }
 
@@ -197,6 +227,20 @@ mod tests {
         let error = sniff(&mut near, CallerTimeouts::default()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), CallerTimeouts::default().first_byte.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_still_sends_is_read_for_a_moment_and_one_that_left_is_not_waited_for() {
+        for (leaves, waited) in [(true, Duration::ZERO), (false, LINGER)] {
+            let (near, mut far) = duplex(1024);
+            let mut io = CallerIo::new(near, Bytes::new(), Phase::new(), CallerTimeouts::default());
+            far.write_all(b"the rest of a body that nobody wants").await.unwrap();
+            let far = (!leaves).then_some(far);
+            let began = Instant::now();
+            io.shutdown().await.unwrap();
+            assert_eq!(began.elapsed().as_millis(), waited.as_millis());
+            drop(far);
+        }
     }
 
     #[tokio::test(start_paused = true)]

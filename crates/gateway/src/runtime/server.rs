@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{environment, threads::WorkerThreads};
 use crate::{
     admin::{self, AdminListener, AdminState, Readiness},
-    config::{AccessLog, Config, ListenAddress},
+    config::{AccessLog, Config, ListenAddress, bind_fault},
     egress::{ClientHeaders, Core, Egress, Listener, Upstream},
     grpc::Health,
     telemetry::{AccessLogTarget, Catalog, CatalogRoute, Metrics, PoolView, Recorder, RecorderOptions},
@@ -198,7 +198,7 @@ async fn bind_admin(address: &ListenAddress) -> io::Result<AdminListener> {
         ListenAddress::Tcp(address) => AdminListener::bind_tcp(*address).await,
         ListenAddress::Unix(path) => admin::bind_unix(path).map(AdminListener::Unix),
     };
-    bound.map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
+    bound.map_err(|e| io::Error::new(e.kind(), bind_fault(address, &e)))
 }
 
 fn catalog(config: &Config) -> Catalog {

@@ -120,6 +120,12 @@ impl Link {
         drop(self.sender.lock().take());
     }
 
+    /// How long its dial took, and when it came to serve.
+    pub(crate) fn dialled(&self) -> (Duration, Instant) {
+        let took = self.phases.get().map_or(Duration::ZERO, |phases| phases.total);
+        (took, self.birth.born + took)
+    }
+
     pub(crate) fn cause(&self) -> Option<CauseOfDeath> {
         self.cause.get().copied()
     }

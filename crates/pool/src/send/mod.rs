@@ -191,7 +191,15 @@ impl Carrier<'_> {
             hub.counters.waited.fetch_add(1, Ordering::Relaxed);
         }
         match waited {
-            Ok(turn) => Ok(turn),
+            Ok(turn) => {
+                if let Ok(lease) = &turn
+                    && let (took, served_from) = lease.link().dialled()
+                    && served_from > began
+                {
+                    self.journey.connect = took;
+                }
+                Ok(turn)
+            }
             Err(_) => Err(SendErrorKind::QueueTimeout { after }),
         }
     }
