@@ -22,7 +22,7 @@ use super::{args::DemoArgs, error::DemoError, snapshot::Snapshot, summary::Summa
 use crate::{
     config,
     runtime::{Gateway, StartError},
-    telemetry::PoolView,
+    telemetry::{Condition, PoolView},
 };
 
 /// An environment of the demonstration.
@@ -66,6 +66,8 @@ const EGRESS_PORT: u16 = 8080;
 const ADMIN_PORT: u16 = 9901;
 /// Four handshakes on loopback take milliseconds; this is for a machine that is busy with something else.
 const READY_WITHIN: Duration = Duration::from_secs(15);
+/// A dial under way when the traffic ends takes milliseconds, or fails.
+const SETTLED_WITHIN: Duration = Duration::from_secs(1);
 const READY_LOOK: Duration = Duration::from_millis(10);
 
 /// Everything that runs.
@@ -114,6 +116,19 @@ impl Lab {
     /// The environments as the gateway sees them, in the order of [`PLANS`].
     pub(super) fn views(&self) -> &[Arc<dyn PoolView>] {
         self.gateway.views()
+    }
+
+    /// Waits until no connection is being made and no request is under way, so that what the gateway has counted
+    /// and what the providers have counted is the same. Not for ever: a provider may be unreachable.
+    pub(super) async fn settle(&self) {
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        let is_busy = |view: &Arc<dyn PoolView>| match view.condition() {
+            Condition::Pooled(status) => status.dialling > 0 || status.in_flight > 0,
+            Condition::Quarantined(_) => false,
+        };
+        while self.views().iter().any(is_busy) && Instant::now() < deadline {
+            sleep(READY_LOOK).await;
+        }
     }
 
     /// Stops the gateway, then the providers, and sums up.

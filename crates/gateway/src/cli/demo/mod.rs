@@ -115,6 +115,7 @@ async fn run(
     let screen = Screen::new(out, presentation, &introduction);
     let watched = watch(presentation, &lab, &traffic, &mut observed, screen, stop).await;
     traffic.stop().await;
+    lab.settle().await;
     let last = observed.look(&lab, &traffic);
     let summary = lab.stop(last).await;
     // The summary is made, and everything stopped, before a broken pipe is reported.

@@ -1,5 +1,7 @@
 //! The whole demonstration, small: real sockets, real handshakes, free ports.
 
+use std::sync::Arc;
+
 use clap::Parser as _;
 use tokio::sync::Notify;
 
@@ -15,35 +17,44 @@ fn parse(arguments: &[&str]) -> Result<DemoArgs, clap::Error> {
     })
 }
 
-async fn demonstrated(args: &DemoArgs, presentation: Presentation) -> (Summary, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let never = std::future::pending();
-    let summary = run(args, presentation, &mut out, &mut err, never).await.unwrap_or_else(|e| panic!("{e}"));
-    (summary, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+/// Runs until its time is over, or until what was written is `enough`.
+async fn demonstrated(
+    args: &DemoArgs,
+    presentation: Presentation,
+    enough: fn(&str) -> bool,
+) -> (Summary, String, String) {
+    let stop = Arc::new(Notify::new());
+    let mut out = Watched { text: String::new(), enough, stop: stop.clone() };
+    let mut err = Vec::new();
+    let ran = run(args, presentation, &mut out, &mut err, stop.notified()).await;
+    (ran.unwrap_or_else(|e| panic!("{e}")), out.text, String::from_utf8(err).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_seconds_lose_nothing_and_show_both_kinds_of_handshake() {
-    // Enough that the sandbox's provider ends connections within the time.
-    let args = parse(&["--for=2s", "--rate=1000"]).unwrap();
-    let (summary, out, err) = demonstrated(&args, Presentation::Lines).await;
+async fn nothing_is_lost_when_connections_end_and_both_kinds_of_handshake_are_counted() {
+    // Two seconds where the machine is free; on a busy one until the sandbox's provider has ended a connection.
+    let args = parse(&["--for=60s", "--rate=1000"]).unwrap();
+    let (summary, out, err) = demonstrated(&args, Presentation::Lines, |text| {
+        let last = text.lines().rev().find_map(|line| line.split(" | sandbox: ").nth(1)).unwrap_or_default();
+        let sandbox = last.split('|').next().unwrap_or_default();
+        let seen = |what: &str| sandbox.contains(what) && !sandbox.contains(&format!(" 0 {what}"));
+        text.ends_with('\n') && seen("resumed") && seen("goaways") && seen("replays")
+    })
+    .await;
     assert!(summary.is_good(), "{out}");
     let json = serde_json::to_value(&summary).unwrap();
     let number = |key: &str| json[key].as_f64().unwrap();
-    assert!(number("answered") > 500.0, "{out}");
+    assert!(number("answered") > 300.0 && number("seconds") < 59.0, "{out}");
     assert!(number("handshakes_full") >= 4.0 && number("handshakes_resumed") >= 1.0, "{out}");
     assert!(number("reuse_ratio") > 0.98, "{out}");
-    let sandbox = &json["environments"][0];
-    assert!(sandbox["goaways"].as_u64() >= Some(1) && sandbox["replays"].as_u64() >= Some(1), "{out}");
     // What the gateway says is what the providers saw.
-    let seen = |key: &str| {
-        json["providers"].as_array().unwrap().iter().map(|p| p[key].as_f64().unwrap()).sum::<f64>()
+    let seen = |key: &str| -> f64 {
+        json["providers"].as_array().unwrap().iter().map(|provider| provider[key].as_f64().unwrap()).sum()
     };
     assert_eq!(seen("requests") - seen("requests_disowned"), number("answered"), "{out}");
     assert_eq!(seen("handshakes_full"), number("handshakes_full"), "{out}");
     assert_eq!(seen("handshakes_resumed"), number("handshakes_resumed"), "{out}");
-    for part in ["curl -i http://127.0.0.1:", "grpcurl -plaintext", "   1 s  ", "every request was answered"]
-    {
+    for part in ["curl -i http://127.0.0.1:", "grpcurl -plaintext", " s  ", "every request was answered"] {
         assert!(out.contains(part), "{part}: {out}");
     }
     assert!(err.is_empty() && !out.contains('\x1b'), "{err}{out:?}");
@@ -52,28 +63,24 @@ async fn two_seconds_lose_nothing_and_show_both_kinds_of_handshake() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_sums_up_too() {
     let args = parse(&[]).unwrap();
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let stop = Notify::new();
-    let mut seen = Watched { out: &mut out, wanted: "lost", stop: &stop };
-    let summary =
-        run(&args, Presentation::Table(Paint::Plain), &mut seen, &mut err, stop.notified()).await.unwrap();
-    let text = String::from_utf8(out).unwrap();
+    // From the second frame on: the first may come before any request.
+    let answered = |text: &str| text.matches(" answered, ").count() > 1;
+    let (summary, text, _) = demonstrated(&args, Presentation::Table(Paint::Plain), answered).await;
     assert!(text.contains("\x1b[?25l") && text.contains("\x1b[?25h"), "the cursor comes back: {text:?}");
     assert_eq!(text.contains("every request was answered"), summary.is_good(), "{text}");
 }
 
-/// Rings once something was written.
-struct Watched<'w> {
-    out: &'w mut Vec<u8>,
-    wanted: &'static str,
-    stop: &'w Notify,
+/// Rings when enough was written.
+struct Watched {
+    text: String,
+    enough: fn(&str) -> bool,
+    stop: Arc<Notify>,
 }
 
-impl Write for Watched<'_> {
+impl Write for Watched {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.extend_from_slice(bytes);
-        // In the second frame, so that there was time for requests.
-        if String::from_utf8_lossy(self.out).matches(self.wanted).count() > 3 {
+        self.text.push_str(std::str::from_utf8(bytes).expect("whole characters"));
+        if (self.enough)(&self.text) {
             self.stop.notify_one();
         }
         Ok(bytes.len())
@@ -87,7 +94,7 @@ impl Write for Watched<'_> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn json_is_the_summary_alone() {
     let args = parse(&["--for=300ms", "--json"]).unwrap();
-    let (_, out, err) = demonstrated(&args, Presentation::Json).await;
+    let (_, out, err) = demonstrated(&args, Presentation::Json, |_| false).await;
     let json: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
     assert_eq!(json["lost"], 0);
     assert!(err.contains("curl"), "{err}");
