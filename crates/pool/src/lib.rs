@@ -31,7 +31,7 @@ pub use journey::{ConnectionId, Journey};
 pub use key::PoolKey;
 pub use observe::{DialPhases, DialReport, Observer, Unobserved};
 pub use pool::{Cut, Pool, PoolSpec};
-pub use send::{BoxError, ResponseBody, SendOptions, Sent};
+pub use send::{BoxError, ResponseBody, SendOptions};
 pub use status::{
     CauseOfDeath, ConnectionStatus, DialFailureStatus, GenerationRole, PoolStatus, PoolTotals, Protocol,
 };

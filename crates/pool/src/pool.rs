@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body::Body;
 use parking_lot::Mutex;
 use tls_core::Generation;
@@ -17,9 +17,10 @@ use crate::{
     dial::Target,
     error::SendError,
     hub::Hub,
+    journey::Journey,
     key::PoolKey,
     observe::Observer,
-    send::{BoxError, SendOptions, Sent, send},
+    send::{BoxError, ResponseBody, SendOptions, send},
     status::{DialFailureStatus, PoolStatus},
     supervisor::{Context, Supervisor},
     workers::Workers,
@@ -93,18 +94,26 @@ impl Pool {
 
     /// Carries one request to the provider. Its URI must be absolute; its headers must hold no hop-by-hop fields.
     ///
+    /// What happens on the way is written to `journey` as it happens, so that it is known even of a request that
+    /// is given up half way.
+    ///
     /// # Errors
     /// [`SendError`] says why there is no response, whether a retry is safe, and what happened on the way.
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue or resets the stream with CANCEL; the stream is given
     /// back either way. The provider may have processed the request.
-    pub async fn send<B>(&self, request: Request<B>, options: &SendOptions) -> Result<Sent, SendError>
+    pub async fn send<B>(
+        &self,
+        request: Request<B>,
+        options: &SendOptions,
+        journey: &mut Journey,
+    ) -> Result<Response<ResponseBody>, SendError>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        send(&self.context, request, options).await
+        send(&self.context, request, options, journey).await
     }
 
     /// Uses another generation from now on, make-before-break: new connections use it, and those of the old one

@@ -91,10 +91,16 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.recorded {
+            // Dropped in the middle: by us if we are stopping, else because the caller left.
+            let (code, ended) = if self.caller.core.is_stopping() {
+                (ErrorCode::Stopping, Ended::Stopped)
+            } else {
+                (ErrorCode::CallerGone, Ended::CallerGone)
+            };
             if self.code.is_none() {
-                self.fail(ErrorCode::CallerGone, RetrySafe::Unknown);
+                self.fail(code, RetrySafe::Unknown);
             }
-            self.record(Ended::CallerGone);
+            self.record(ended);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
-use pool::{BodyError, Journey, RetrySafe, SendOptions, Sent};
+use pool::{BodyError, Journey, ResponseBody, RetrySafe, SendOptions};
 
 use super::{
     core::{Core, Upstream},
@@ -52,8 +52,9 @@ impl EgressCore for WholeRequests {
         let options = self.options(&call, upstream);
         let limit = call.max_response_bytes;
         let request = self.fit(call, upstream)?;
-        match pool.send(request, &options).await {
-            Ok(sent) => collect(sent, limit).await,
+        let mut journey = Journey::default();
+        match pool.send(request, &options, &mut journey).await {
+            Ok(response) => collect(response, journey, limit).await,
             Err(error) => {
                 let Refused { code, retry_safe, detail } = failure_of(&error);
                 Err(Box::new(Failure { code, retry_safe, message: detail, journey: error.journey }))
@@ -100,7 +101,11 @@ impl WholeRequests {
 }
 
 /// Takes the whole response, up to the limit.
-async fn collect((response, journey): Sent, limit: usize) -> Result<Executed, Box<Failure>> {
+async fn collect(
+    response: Response<ResponseBody>,
+    journey: Journey,
+    limit: usize,
+) -> Result<Executed, Box<Failure>> {
     let (mut parts, mut body) = response.into_parts();
     headers::to_caller(&mut parts.headers);
     let mut content = BytesMut::new();

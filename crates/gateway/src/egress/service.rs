@@ -157,16 +157,12 @@ where
         Ok(pool) => pool,
         Err(refusal) => return problem(&Failure::early(refusal.code, refusal.message.clone()), exchange),
     };
-    match pool.send(request, &options).await {
-        Ok((response, journey)) => {
-            exchange.journey = journey;
+    match pool.send(request, &options, &mut exchange.journey).await {
+        Ok(response) => {
             exchange.status = response.status().as_u16();
             deliver(response, exchange)
         }
-        Err(error) => {
-            exchange.journey = error.journey;
-            problem(&failure_of(&error), exchange)
-        }
+        Err(error) => problem(&failure_of(&error), exchange),
     }
 }
 

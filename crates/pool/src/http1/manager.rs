@@ -112,7 +112,11 @@ impl bb8::ManageConnection for Manager {
         })
     }
 
-    async fn is_valid(&self, _: &mut Self::Connection) -> Result<(), Self::Error> {
+    async fn is_valid(&self, connection: &mut Self::Connection) -> Result<(), Self::Error> {
+        if connection.is_spent() {
+            let detail = "the connection ended while it was idle".to_owned();
+            return Err(Arc::new(DialError::Protocol { detail }));
+        }
         Ok(())
     }
 

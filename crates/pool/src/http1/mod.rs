@@ -45,7 +45,8 @@ impl Http1Pool {
         let pool = bb8::Pool::builder()
             .max_size(most)
             .min_idle(config.min_connections)
-            .test_on_check_out(false)
+            // Cheap and local: has it been closed, aged or replaced while it was idle?
+            .test_on_check_out(true)
             // Age has jitter and is looked at in `has_broken`; bb8's own has none.
             .max_lifetime(None)
             .idle_timeout(IDLE_LIMIT)

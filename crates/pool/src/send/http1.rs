@@ -9,13 +9,14 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use super::{
-    BoxError, Carrier, Head, ResponseBody, Sent,
+    BoxError, Carrier, Head, ResponseBody,
     exchange::Limits,
     upload::{Progress, Upload},
 };
 use crate::{
     error::{SendError, SendErrorKind},
-    http1::{Http1Body, Http1Pool},
+    http1::{Http1Body, Http1Pool, Loan},
+    status::CauseOfDeath,
     verdict::{RetrySafe, Verdict},
 };
 
@@ -25,7 +26,7 @@ pub(super) async fn carry<B>(
     pool: &Arc<Http1Pool>,
     head: Head,
     upload: Upload<B>,
-) -> Result<Sent, SendError>
+) -> Result<http::Response<ResponseBody>, SendError>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -34,18 +35,10 @@ where
     let mut request = to_http1(head, body);
     loop {
         let queued = Instant::now();
-        let mut loan = pool.lend().await.map_err(|kind| carrier.before_send(kind))?;
+        let lent = live_loan(pool, carrier.options.timeouts.queue).await;
         carrier.journey.queue += queued.elapsed();
+        let mut loan = lent.map_err(|kind| carrier.before_send(kind))?;
         let began = carrier.note_loan(&loan);
-        if loan.sender().ready().await.is_err() {
-            // Closed while it was idle: nothing was sent.
-            loan.link().ended(crate::status::CauseOfDeath::ClosedByProvider);
-            if carrier.journey.attempts < crate::verdict::MAX_ATTEMPTS {
-                continue;
-            }
-            let detail = "the connection closed before the request was sent".to_owned();
-            return Err(carrier.before_send(SendErrorKind::ProviderReset { detail }));
-        }
         let limits = carrier.limits();
         let answer = tokio::select! {
             biased;
@@ -58,7 +51,7 @@ where
             Ok(Ok(response)) => {
                 let (parts, body) = response.into_parts();
                 let body = ResponseBody::http11(body, loan, carrier.body_limits());
-                return Ok((http::Response::from_parts(parts, body), carrier.journey));
+                return Ok(http::Response::from_parts(parts, body));
             }
             Ok(Err(mut e)) => match e.take_message() {
                 Some(unsent) if carrier.journey.attempts < crate::verdict::MAX_ATTEMPTS => {
@@ -72,14 +65,29 @@ where
                 }
             },
             Err(kind) => {
-                loan.link().ended(crate::status::CauseOfDeath::ClosedByProvider);
+                loan.link().ended(CauseOfDeath::ClosedByProvider);
                 return Err(SendError {
                     kind,
                     verdict: Some(Verdict::MaybeProcessed),
                     retry_safe: RetrySafe::Unknown,
-                    journey: carrier.journey,
+                    journey: *carrier.journey,
                 });
             }
+        }
+    }
+}
+
+/// Lends until a connection is found that is still open: one that ended while it was idle costs no attempt.
+async fn live_loan(pool: &Http1Pool, limit: std::time::Duration) -> Result<Loan, SendErrorKind> {
+    let began = Instant::now();
+    loop {
+        let mut loan = pool.lend().await?;
+        if loan.sender().ready().await.is_ok() {
+            return Ok(loan);
+        }
+        loan.link().ended(CauseOfDeath::ClosedByProvider);
+        if began.elapsed() >= limit {
+            return Err(SendErrorKind::QueueTimeout { after: limit });
         }
     }
 }
@@ -114,14 +122,14 @@ fn failed(carrier: &Carrier<'_>, verdict: Verdict, error: &hyper::Error) -> Send
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     };
-    let kind = if detail.contains(super::upload::CALLER_GONE) {
-        SendErrorKind::CallerGone { detail }
+    let (kind, retry_safe) = if detail.contains(super::upload::CALLER_GONE) {
+        (SendErrorKind::CallerGone { detail }, RetrySafe::No)
     } else if detail.contains(super::upload::TOO_LARGE) {
-        SendErrorKind::BodyTooLarge { limit: carrier.options.max_body_bytes }
+        (SendErrorKind::BodyTooLarge { limit: carrier.options.max_body_bytes }, RetrySafe::No)
     } else {
-        SendErrorKind::ProviderReset { detail }
+        (SendErrorKind::ProviderReset { detail }, verdict.retry_safe())
     };
-    SendError { kind, verdict: Some(verdict), retry_safe: verdict.retry_safe(), journey: carrier.journey }
+    SendError { kind, verdict: Some(verdict), retry_safe, journey: *carrier.journey }
 }
 
 /// Origin form with a `host` field, as RFC 9112 §3.2 wants it.

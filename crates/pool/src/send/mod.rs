@@ -50,15 +50,13 @@ pub struct SendOptions {
     pub max_body_bytes: u64,
 }
 
-/// A response with the way it took.
-pub type Sent = (Response<ResponseBody>, Journey);
-
 /// Carries one request; see [`crate::Pool::send`].
 pub(crate) async fn send<B>(
     context: &Arc<Context>,
     request: Request<B>,
     options: &SendOptions,
-) -> Result<Sent, SendError>
+    journey: &mut Journey,
+) -> Result<Response<ResponseBody>, SendError>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -74,7 +72,7 @@ where
         config.replay_buffer_total_bytes,
     );
     let deadline = options.timeouts.total.map(|total| Instant::now() + total);
-    let carrier = Carrier { context, options, deadline, journey: Journey::default() };
+    let carrier = Carrier { context, options, deadline, journey };
     carrier.carry(head, upload).await
 }
 
@@ -105,7 +103,8 @@ struct Carrier<'a> {
     context: &'a Arc<Context>,
     options: &'a SendOptions,
     deadline: Option<Instant>,
-    journey: Journey,
+    /// The way so far; it outlives a request that is dropped half way.
+    journey: &'a mut Journey,
 }
 
 enum Leased {
@@ -114,7 +113,11 @@ enum Leased {
 }
 
 impl Carrier<'_> {
-    async fn carry<B>(mut self, head: Head, mut upload: Upload<B>) -> Result<Sent, SendError>
+    async fn carry<B>(
+        mut self,
+        head: Head,
+        mut upload: Upload<B>,
+    ) -> Result<Response<ResponseBody>, SendError>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -277,17 +280,28 @@ impl Carrier<'_> {
                 Ok(())
             }
             Decision::Report(retry_safe) => {
-                Err(Box::new(SendError { kind, verdict: Some(verdict), retry_safe, journey: self.journey }))
+                Err(Box::new(SendError { kind, verdict: Some(verdict), retry_safe, journey: *self.journey }))
             }
         }
     }
 
     /// A failure before any byte could have been sent, or between two attempts that were not processed.
     fn before_send(&self, kind: SendErrorKind) -> SendError {
-        SendError { kind, verdict: Some(Verdict::NotSent), retry_safe: RetrySafe::Yes, journey: self.journey }
+        SendError {
+            kind,
+            verdict: Some(Verdict::NotSent),
+            retry_safe: RetrySafe::Yes,
+            journey: *self.journey,
+        }
     }
 
-    fn deliver<B>(mut self, answered: Answered, upload: Upload<B>, lease: StreamLease, began: Instant) -> Sent
+    fn deliver<B>(
+        mut self,
+        answered: Answered,
+        upload: Upload<B>,
+        lease: StreamLease,
+        began: Instant,
+    ) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -304,7 +318,7 @@ impl Carrier<'_> {
         let (parts, stream) = response.into_parts();
         let length = content_length(&parts.headers);
         let body = ResponseBody::h2(stream, rest, lease, length, self.body_limits());
-        (Response::from_parts(parts, body), self.journey)
+        Response::from_parts(parts, body)
     }
 }
 
