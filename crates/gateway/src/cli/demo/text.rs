@@ -15,9 +15,10 @@ pub(super) fn introduction(args: &DemoArgs, egress: SocketAddr, admin: SocketAdd
         None => "Ctrl-C ends it.".to_owned(),
     };
     format!(
-        "TSH Gateway demo: {} requests/s over HTTP/1.1 and h2c to two simulated providers\n\
-         that answer after {least} to {most} ms. The sandbox's ends every connection with its\n\
-         {GOAWAY_EVERY}th request, which it does not answer. {end}\n\
+        "TSH Gateway demo: {} requests/s over HTTP/1.1 and h2c to two simulated\n\
+         providers that answer after {least} to {most} ms. The sandbox's ends every connection\n\
+         with its {GOAWAY_EVERY}th request, which it does not answer.\n\
+         {end}\n\
          \n\
          egress  http://{egress}  (HTTP/1.1, h2c, gRPC)\n\
          admin   http://{admin}  (/metrics, /readyz, /api/v1/pools)\n\
@@ -86,6 +87,18 @@ pub(super) fn length(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_introduction_fits_a_narrow_terminal_but_for_what_is_pasted() {
+        use clap::Parser as _;
+        let cli = crate::cli::Cli::parse_from(["tsh-gateway", "demo", "--for=1h", "--rate=20000"]);
+        let crate::cli::Command::Demo(args) = cli.command else { panic!("another command") };
+        let address = SocketAddr::from(([127, 0, 0, 1], 65_535));
+        let text = introduction(&args, address, address);
+        for line in text.lines().filter(|line| !line.contains("grpcurl")) {
+            assert!(line.len() < 80, "{line}");
+        }
+    }
 
     #[test]
     fn counts_have_separators() {
