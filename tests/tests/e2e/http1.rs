@@ -128,7 +128,8 @@ async fn serving(lab: &Lab) -> BTreeSet<u64> {
 async fn a_connection_closed_while_idle_costs_no_request() {
     let (provider, lab) = speaking(HttpVersions::Http11Only).await;
     for n in 0..10 {
-        assert_eq!(lab.get("/").await.status, 200, "{n}");
+        let reply = lab.get("/").await;
+        assert_eq!(reply.status, 200, "{n} {reply:?}");
         let before = serving(&lab).await;
         provider.sim.goaway_all();
         // A request that crosses the close on the wire may have been processed: nobody could save that one.
