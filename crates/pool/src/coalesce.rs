@@ -33,6 +33,8 @@ pub struct Drain<S>(Arc<Mutex<Inner<S>>>);
 struct Inner<S> {
     stream: S,
     gathered: BytesMut,
+    /// Something was written that may still wait inside the transport (TLS keeps records the socket had no room for).
+    unflushed: bool,
     /// The transport takes no more; what is still written is let go, and only reading goes on: an alert or a
     /// GOAWAY that says why usually waits there.
     deaf: bool,
@@ -40,7 +42,8 @@ struct Inner<S> {
 
 /// Splits a stream into the half for the connection and the half for its driver.
 pub fn coalesce<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (Coalesced<S>, Drain<S>) {
-    let inner = Arc::new(Mutex::new(Inner { stream, gathered: BytesMut::new(), deaf: false }));
+    let inner =
+        Arc::new(Mutex::new(Inner { stream, gathered: BytesMut::new(), unflushed: false, deaf: false }));
     (Coalesced(inner.clone()), Drain(inner))
 }
 
@@ -60,17 +63,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drain<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.gathered.is_empty() {
-            return Poll::Ready(());
-        }
         ready!(self.poll_write_out(cx));
-        if !self.deaf && ready!(Pin::new(&mut self.stream).poll_flush(cx)).is_err() {
-            self.go_deaf();
+        if self.unflushed && !self.deaf {
+            if ready!(Pin::new(&mut self.stream).poll_flush(cx)).is_err() {
+                self.go_deaf();
+            }
+            self.unflushed = false;
         }
         Poll::Ready(())
     }
 
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.gathered.is_empty() {
+            return Poll::Ready(());
+        }
+        self.unflushed = true;
         let burst = self.gathered.len() > KEEP_CAPACITY;
         while !self.gathered.is_empty() {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.gathered)) {
@@ -189,6 +196,47 @@ mod tests {
         stream.shutdown().await.unwrap();
         assert!(drain.0.lock().gathered.capacity() <= KEEP_CAPACITY);
         assert_eq!(reader.await.unwrap(), 64 * 8 * 1024 + 1);
+    }
+
+    /// Takes every write at once but flushes only on the second call, as TLS over a full socket does.
+    struct SlowFlush {
+        flushes: u32,
+    }
+
+    impl AsyncRead for SlowFlush {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for SlowFlush {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(data.len()))
+        }
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.flushes == 1 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_had_no_room_is_taken_up_again() {
+        let (mut stream, drain) = coalesce(SlowFlush { flushes: 0 });
+        stream.write_all(b"the end of a body").await.unwrap();
+        let mut polls = 0;
+        std::future::poll_fn(|cx| {
+            polls += 1;
+            if drain.poll_drain(cx).is_pending() && polls < 3 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!((polls, drain.0.lock().stream.flushes), (2, 2));
     }
 
     #[tokio::test]

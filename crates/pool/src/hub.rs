@@ -38,8 +38,12 @@ pub(crate) struct Hub {
     waiting: AtomicU32,
     queue: Mutex<VecDeque<Waiter>>,
     queue_capacity: u32,
-    /// Why nothing serves; empty while something does or while the first dial is still under way.
+    /// Why nothing serves; empty while something does or while nothing has failed since.
     outage: ArcSwapOption<Outage>,
+    /// The last failure of a dial, whether it mattered or not; for status.
+    last_failure: ArcSwapOption<Outage>,
+    /// Told when `outage` is set.
+    pub(crate) outage_told: Notify,
     /// Set while the provider speaks HTTP/1.1.
     http1: ArcSwapOption<Http1Pool>,
     /// New connections use this one; the only one that may carry new streams.
@@ -93,8 +97,12 @@ pub(crate) enum Preference {
     /// The least loaded, the eldest counting as half as loaded: connections that are used evenly also end
     /// together where a provider ends them after N requests.
     Balanced,
-    /// The one that carried least: for a replay, which must not meet a second GOAWAY.
-    Freshest,
+    /// For a replay: another one than that which failed, and the one that carried least, so that it does not meet a
+    /// second GOAWAY.
+    Replay {
+        /// The one that failed; taken only if it is the last.
+        avoid: ConnectionId,
+    },
 }
 
 /// Why a waiter was woken without a lease.
@@ -122,6 +130,8 @@ impl Hub {
             queue: Mutex::new(VecDeque::new()),
             queue_capacity,
             outage: ArcSwapOption::empty(),
+            last_failure: ArcSwapOption::empty(),
+            outage_told: Notify::new(),
             http1: ArcSwapOption::empty(),
             generation: ArcSwap::new(generation),
             growth_wanted: AtomicBool::new(false),
@@ -179,6 +189,9 @@ impl Hub {
 
     /// Publishes the serving connections, eldest first, and hands free streams to waiters.
     pub(crate) fn publish(self: &Arc<Self>, links: Vec<Arc<Link>>) {
+        if !links.is_empty() {
+            self.outage.store(None);
+        }
         self.set.store(Arc::new(links));
         self.dispatch();
     }
@@ -202,14 +215,24 @@ impl Hub {
 
     /// A dial failed: if nothing serves, waiters learn the cause at once.
     pub(crate) fn dial_failed(&self, error: Arc<DialError>, now: Instant) {
-        self.outage.store(Some(Arc::new(Outage { error: error.clone(), at: now })));
-        if !self.set.load().iter().any(|link| link.state() == State::Serving) {
+        let outage = Arc::new(Outage { error: error.clone(), at: now });
+        self.last_failure.store(Some(outage.clone()));
+        if !self.links().iter().any(|link| link.state() == State::Serving) {
+            self.outage.store(Some(outage));
+            self.outage_told.notify_waiters();
             self.turn_away(&Turned::Failed(SendErrorKind::Unavailable(error)));
         }
     }
 
-    pub(crate) fn dial_succeeded(&self) {
+    /// A connection serves, or is about to be dialled in another way: what failed before says nothing any more.
+    pub(crate) fn forget_failures(&self) {
         self.outage.store(None);
+        self.last_failure.store(None);
+    }
+
+    /// The last failure of a dial, if nothing succeeded since.
+    pub(crate) fn last_failure(&self) -> Option<Arc<Outage>> {
+        self.last_failure.load_full()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -272,10 +295,8 @@ impl Hub {
         if self.is_stopping() {
             return Err(SendErrorKind::Stopping);
         }
-        queue.retain(|waiter| !waiter.reply.is_closed());
         let depth = u32::try_from(queue.len()).unwrap_or(u32::MAX);
         if depth >= self.queue_capacity {
-            self.waiting.store(depth, Ordering::SeqCst);
             return Err(SendErrorKind::QueueFull { depth });
         }
         let (reply, receiver) = oneshot::channel();
@@ -287,7 +308,7 @@ impl Hub {
         if self.waiting() > 0 {
             self.supervisor.notify_one();
         }
-        Ok(Place { receiver, hub: self.clone() })
+        Ok(Place { receiver, hub: self.clone(), called: false })
     }
 
     /// Somebody left the queue without a lease.
@@ -340,6 +361,8 @@ impl Hub {
 pub(crate) struct Place {
     receiver: oneshot::Receiver<Result<StreamLease, Turned>>,
     hub: Arc<Hub>,
+    /// It has had its turn: the queue knows it no more.
+    called: bool,
 }
 
 impl Place {
@@ -349,12 +372,17 @@ impl Place {
     /// May be dropped and called again.
     pub(crate) async fn turn(&mut self) -> Result<StreamLease, Turned> {
         // The sender is dropped unsent only with the hub.
-        (&mut self.receiver).await.unwrap_or(Err(Turned::Failed(SendErrorKind::Stopping)))
+        let turn = (&mut self.receiver).await;
+        self.called = true;
+        turn.unwrap_or(Err(Turned::Failed(SendErrorKind::Stopping)))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if self.called {
+            return;
+        }
         self.receiver.close();
         // Handed over between the last look and now: its own drop gives the stream to the next.
         drop(self.receiver.try_recv());
@@ -384,7 +412,8 @@ fn choose(set: &[Arc<Link>], preference: Preference) -> Option<&Arc<Link>> {
                 let elsewhere = if link.birth.worker == workers::index() { 0 } else { FOREIGN_WORKER_COST };
                 u64::from(in_flight) * weight + elsewhere
             }
-            Preference::Freshest => link.requests(),
+            Preference::Replay { avoid } if link.id() == avoid => u64::MAX - 1,
+            Preference::Replay { .. } => link.requests(),
         };
         if best.is_none_or(|(_, lowest)| score < lowest) {
             best = Some((link, score));

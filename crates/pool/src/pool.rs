@@ -21,7 +21,7 @@ use crate::{
     key::PoolKey,
     observe::Observer,
     send::{BoxError, ResponseBody, SendOptions, send},
-    status::{DialFailureStatus, PoolStatus},
+    status::{CauseOfDeath, DialFailureStatus, PoolStatus},
     supervisor::{Context, Supervisor},
     workers::Workers,
 };
@@ -117,13 +117,25 @@ impl Pool {
     }
 
     /// Uses another generation from now on, make-before-break: new connections use it, and those of the old one
-    /// retire when the floor stands without them. Passing the active generation again changes nothing.
+    /// retire when the load can be carried without them. But where the new generation believes less (an anchor or a
+    /// pin was removed, pins were introduced, another server name), no new stream starts on the old connections from
+    /// now on, whatever the floor. Passing the active generation again changes nothing.
     pub fn activate(&self, generation: Arc<Generation>) {
         let hub = &self.context.hub;
-        if !Arc::ptr_eq(&hub.generation.load(), &generation) {
-            hub.generation.store(generation);
-            hub.supervisor.notify_one();
+        let active = hub.generation.load_full();
+        if Arc::ptr_eq(&active, &generation) {
+            return;
         }
+        let withdrawn = withdraws_trust(&active, &generation);
+        let serial = generation.serial();
+        hub.generation.store(generation);
+        if withdrawn {
+            let now = Instant::now();
+            for link in hub.links().iter().filter(|link| link.birth.generation != serial) {
+                link.retire(CauseOfDeath::Replaced, now);
+            }
+        }
+        hub.supervisor.notify_one();
     }
 
     /// Whether the floor is met, and when that changes.
@@ -159,11 +171,11 @@ impl Pool {
             min_connections: context.config.min_connections,
             max_connections: context.config.max_connections,
             generation: generation.serial(),
-            queue_depth: hub.waiting(),
+            queue_depth: hub.waiting() + hub.http1().map_or(0, |pool| pool.waiting()),
             in_flight: connections.iter().map(|c| c.in_flight).sum(),
             replay_bytes: hub.replay_bytes.load(Ordering::Relaxed),
             dialling: hub.dialling(),
-            last_failure: hub.outage().map(|outage| DialFailureStatus {
+            last_failure: hub.last_failure().map(|outage| DialFailureStatus {
                 code: outage.error.code(),
                 message: outage.error.to_string(),
                 ago: now.saturating_duration_since(outage.at),
@@ -190,6 +202,16 @@ impl Pool {
         task.abort();
         Cut { streams }
     }
+}
+
+/// Something that `old` believed, `new` does not.
+fn withdraws_trust(old: &Generation, new: &Generation) -> bool {
+    let (old, new) = (old.trust(), new.trust());
+    let anchor_gone =
+        old.anchors().iter().any(|a| new.anchors().iter().all(|b| b.fingerprint() != a.fingerprint()));
+    let pin_gone = old.pins().iter().any(|pin| !new.pins().contains(pin)) && !new.pins().is_empty();
+    let pins_introduced = old.pins().is_empty() && !new.pins().is_empty();
+    anchor_gone || pin_gone || pins_introduced || old.server_name() != new.server_name()
 }
 
 /// 1 − connections ÷ requests, never below 0; 0 before the first request.

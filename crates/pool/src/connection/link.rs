@@ -193,10 +193,15 @@ impl Link {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Counts a request on a connection that is lent exclusively.
-    pub(crate) fn count_loan(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    /// A connection that is lent exclusively went out.
+    pub(crate) fn lend(&self) {
+        self.in_flight.store(1, Ordering::SeqCst);
         self.peak.store(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request on a connection that is lent exclusively.
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn status(&self, now: Instant, active_generation: u64) -> ConnectionStatus {

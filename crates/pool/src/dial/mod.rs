@@ -64,6 +64,8 @@ pub(crate) struct Dialled {
     pub(crate) transport: Transport,
     pub(crate) facts: HandshakeFacts,
     pub(crate) address: String,
+    /// Serial of the generation it was dialled with, whichever is active by now.
+    pub(crate) generation: u64,
 }
 
 impl std::fmt::Debug for Dialled {
@@ -110,7 +112,7 @@ pub(crate) async fn dial(
     progress.phases.tls = Some(began.elapsed());
     // The pins are asserted here for every handshake: a resumed one does not run the verifier.
     let facts = generation.assert_established(transport.get_ref().1).map_err(DialError::Tls)?;
-    Ok(Dialled { transport, facts, address: progress.address.clone() })
+    Ok(Dialled { transport, facts, address: progress.address.clone(), generation: generation.serial() })
 }
 
 async fn connect(target: &Target, limit: Duration, progress: &mut Progress) -> Result<TcpStream, DialError> {

@@ -3,6 +3,8 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{Http1Connection, SharedDialError, proof};
 use crate::{
@@ -11,18 +13,43 @@ use crate::{
     error::DialError,
     journey::ConnectionId,
     status::Protocol,
-    supervisor::{Context, next_id},
+    supervisor::{Backoff, Context, next_id},
     workers,
 };
 
 /// Makes connections for bb8.
 pub(crate) struct Manager {
     context: Arc<Context>,
+    gate: Arc<Gate>,
+}
+
+/// When the next dial may start: shared by all that bb8 makes at once.
+pub(crate) struct Gate(Mutex<Backoff>);
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Backoff::new(fastrand::u64(..))))
+    }
+
+    /// No dial is to be made now.
+    pub(super) fn is_backing_off(&self) -> bool {
+        self.0.lock().not_before().is_some_and(|moment| moment > Instant::now())
+    }
 }
 
 impl Manager {
-    pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context }
+    pub(super) fn new(context: Arc<Context>, gate: Arc<Gate>) -> Self {
+        Self { context, gate }
+    }
+
+    /// Why no dial is made now, if none is.
+    fn refusal(&self) -> Option<SharedDialError> {
+        let hub = &self.context.hub;
+        if hub.is_stopping() {
+            return Some(Arc::new(DialError::Protocol { detail: "the gateway is stopping".to_owned() }));
+        }
+        let last = hub.last_failure().filter(|_| self.gate.is_backing_off())?;
+        Some(last.error.clone())
     }
 
     /// Proves a transport and starts HTTP/1.1 on it.
@@ -33,12 +60,11 @@ impl Manager {
         mut progress: Progress,
     ) -> Result<Http1Connection, DialError> {
         let resumed = dialled.facts.kind.is_resumed();
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         proof::prove(&mut dialled, progress.phases.tcp.unwrap_or_default(), context.timeouts.prove).await?;
         progress.phases.prove = Some(began.elapsed());
 
-        let generation = context.hub.generation.load().serial();
-        let Dialled { transport, facts, address } = dialled;
+        let Dialled { transport, facts, address, generation } = dialled;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(transport))
             .await
             .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
@@ -62,7 +88,7 @@ impl Manager {
         counters.connections.fetch_add(1, Ordering::Relaxed);
         if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
         context.hub.register(link.clone());
-        context.hub.dial_succeeded();
+        context.hub.forget_failures();
         context.hub.supervisor.notify_one();
         Ok(Http1Connection::new(sender, connection, link, context.clone()))
     }
@@ -105,11 +131,20 @@ impl bb8::ManageConnection for Manager {
     type Error = SharedDialError;
 
     async fn connect(&self) -> Result<Self::Connection, Self::Error> {
-        self.make().await.map_err(|e| {
-            let e = Arc::new(e);
-            note_failure(&self.context, e.clone());
-            e
-        })
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        match self.make().await {
+            Ok(connection) => {
+                self.gate.0.lock().succeeded();
+                Ok(connection)
+            }
+            Err(e) => {
+                let e = Arc::new(e);
+                note_failure(&self.context, &self.gate, e.clone());
+                Err(e)
+            }
+        }
     }
 
     async fn is_valid(&self, connection: &mut Self::Connection) -> Result<(), Self::Error> {
@@ -126,10 +161,12 @@ impl bb8::ManageConnection for Manager {
 }
 
 /// Counts and logs a failed dial and tells waiters.
-pub(super) fn note_failure(context: &Context, error: SharedDialError) {
+pub(super) fn note_failure(context: &Context, gate: &Gate, error: SharedDialError) {
+    let now = Instant::now();
+    gate.0.lock().failed(&context.config, &error, now);
     context.hub.counters.dials_failed.fetch_add(1, Ordering::Relaxed);
     tracing::warn!(environment = %context.key.environment, code = error.code(), "dial failed: {error}");
-    context.hub.dial_failed(error, tokio::time::Instant::now());
+    context.hub.dial_failed(error, now);
 }
 
 /// bb8 reports background failures here; `connect` has counted and logged them already.

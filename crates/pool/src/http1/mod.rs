@@ -7,33 +7,72 @@ mod connection;
 mod manager;
 mod proof;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use bb8::{PooledConnection, QueueStrategy, RunError};
+use hyper::client::conn::http1::SendRequest;
 
 pub(crate) use self::{
     connection::{Http1Body, Http1Connection},
-    manager::Manager,
+    manager::{Gate, Manager},
 };
 use crate::{
-    connection::State,
+    connection::{Link, State},
     dial::{Dialled, Progress},
     error::{DialError, SendErrorKind},
     journey::ConnectionId,
+    status::Protocol,
     supervisor::Context,
 };
 
 /// Idle connections are closed before load balancers (60 s and up) and common servers (nginx 75 s) do it.
 const IDLE_LIMIT: Duration = Duration::from_secs(50);
+/// bb8's own limit on waiting; the requests' own limits are shorter.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How often bb8 looks for idle connections.
 const REAPER_RATE: Duration = Duration::from_secs(10);
 
-/// A connection on loan; returning it is dropping it.
-pub(crate) type Loan = PooledConnection<'static, Manager>;
+/// A connection on loan; dropping it returns it.
+pub(crate) struct Loan {
+    connection: PooledConnection<'static, Manager>,
+    context: Arc<Context>,
+}
+
+impl Loan {
+    fn new(connection: PooledConnection<'static, Manager>, context: Arc<Context>) -> Self {
+        connection.link().lend();
+        Self { connection, context }
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        self.connection.link()
+    }
+
+    pub(crate) fn sender(&mut self) -> &mut SendRequest<Http1Body> {
+        self.connection.sender()
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.link().release();
+        if self.context.hub.is_stopping() {
+            self.context.hub.supervisor.notify_one();
+        }
+    }
+}
 
 /// The exclusive pool of one environment.
 pub(crate) struct Http1Pool {
     pool: bb8::Pool<Manager>,
+    manager: Arc<Gate>,
+    waiting: AtomicU32,
     context: Arc<Context>,
 }
 
@@ -42,6 +81,7 @@ impl Http1Pool {
     pub(crate) fn start(context: Arc<Context>) -> Arc<Self> {
         let config = &context.config;
         let most = config.http1_max_connections.max(config.min_connections);
+        let gate = Arc::new(Gate::new());
         let pool = bb8::Pool::builder()
             .max_size(most)
             .min_idle(config.min_connections)
@@ -51,12 +91,14 @@ impl Http1Pool {
             .max_lifetime(None)
             .idle_timeout(IDLE_LIMIT)
             .reaper_rate(REAPER_RATE)
-            .connection_timeout(context.timeouts.queue)
+            // Each request brings its own limit.
+            .connection_timeout(LONGEST_WAIT)
             .retry_connection(false)
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(manager::Sink))
-            .build_unchecked(Manager::new(context.clone()));
-        let this = Arc::new(Self { pool, context: context.clone() });
+            .build_unchecked(Manager::new(context.clone(), gate.clone()));
+        let this =
+            Arc::new(Self { pool, manager: gate, waiting: AtomicU32::new(0), context: context.clone() });
         context.hub.set_http1(Some(this.clone()));
         this
     }
@@ -72,15 +114,15 @@ impl Http1Pool {
         match Manager::prove_and_start(&context, id, dialled, progress).await {
             // A full pool has no use for one more: dropping it closes it.
             Ok(connection) => drop(self.pool.add(connection)),
-            Err(e) => manager::note_failure(&context, Arc::new(e)),
+            Err(e) => manager::note_failure(&context, &self.manager, Arc::new(e)),
         }
         context.hub.supervisor.notify_one();
     }
 
-    /// Lends a connection.
+    /// Lends a connection. Waits as long as the caller does; see [`Self::why_none`].
     ///
     /// # Errors
-    /// The cause of the last dial when nothing serves; [`SendErrorKind::QueueTimeout`] when all are on loan.
+    /// The cause of the last dial when nothing serves; [`SendErrorKind::QueueFull`] when too many wait.
     ///
     /// # Cancel safety
     /// Dropping it leaves bb8's queue.
@@ -89,28 +131,64 @@ impl Http1Pool {
         if hub.is_stopping() {
             return Err(SendErrorKind::Stopping);
         }
-        if self.pool.state().connections == 0
-            && let Some(outage) = hub.outage()
-            && outage.at.elapsed() < self.context.config.backoff_initial
+        let _place = self.take_place()?;
+        // Registered before looking, so that a failure in between is not missed.
+        let told = hub.outage_told.notified();
+        if let Some(outage) = hub.outage()
+            && self.pool.state().connections == 0
+            && self.manager.is_backing_off()
         {
             return Err(SendErrorKind::Unavailable(outage.error.clone()));
         }
-        match self.pool.get_owned().await {
-            Ok(loan) => Ok(loan),
-            Err(RunError::User(e)) => Err(SendErrorKind::Unavailable(e)),
-            Err(RunError::TimedOut) => Err(match hub.outage() {
-                Some(outage) if self.pool.state().connections == 0 => {
-                    SendErrorKind::Unavailable(outage.error.clone())
-                }
-                _ => SendErrorKind::QueueTimeout { after: self.context.timeouts.queue },
-            }),
+        tokio::select! {
+            biased;
+            lent = self.pool.get_owned() => match lent {
+                Ok(connection) => Ok(Loan::new(connection, self.context.clone())),
+                Err(RunError::User(e)) => Err(SendErrorKind::Unavailable(e)),
+                Err(RunError::TimedOut) => Err(self.why_none(LONGEST_WAIT)),
+            },
+            () = told => Err(self.why_none(Duration::ZERO)),
+        }
+    }
+
+    /// Why no connection was lent within `after`.
+    pub(crate) fn why_none(&self, after: Duration) -> SendErrorKind {
+        match self.context.hub.outage() {
+            Some(outage) => SendErrorKind::Unavailable(outage.error.clone()),
+            None => SendErrorKind::QueueTimeout { after },
+        }
+    }
+
+    /// Requests waiting for a connection.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn take_place(&self) -> Result<Place<'_>, SendErrorKind> {
+        let most = self.context.config.queue_capacity;
+        // Somebody who finds an idle connection waits for no time at all; capacity 0 must not refuse it.
+        let room = |depth: u32| (depth <= most).then_some(depth + 1);
+        match self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
+            Ok(_) => Ok(Place(&self.waiting)),
+            Err(depth) => Err(SendErrorKind::QueueFull { depth }),
         }
     }
 
     /// The floor stands.
     pub(crate) fn floor_met(&self) -> bool {
-        let serving = self.context.hub.links().iter().filter(|l| l.state() == State::Serving).count();
+        let serves =
+            |link: &&Arc<Link>| link.birth.protocol == Protocol::Http11 && link.state() == State::Serving;
+        let serving = self.context.hub.links().iter().filter(serves).count();
         serving >= self.context.config.min_connections as usize
+    }
+}
+
+/// A request waiting for a connection.
+struct Place<'a>(&'a AtomicU32);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -20,7 +20,10 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::{connection::State, error::BodyError, http1::Loan, hub::StreamLease, status::CauseOfDeath};
+use crate::{
+    connection::State, error::BodyError, http1::Loan, hub::StreamLease, send::upload::Progress,
+    status::CauseOfDeath,
+};
 
 /// A response body. Dropping it before its end resets the stream with CANCEL.
 pub struct ResponseBody {
@@ -43,6 +46,9 @@ enum Source {
     Http11 {
         body: Incoming,
         loan: Loan,
+        upload: Arc<Progress>,
+        /// The end of the response was seen.
+        finished: bool,
     },
     Ended,
 }
@@ -99,9 +105,11 @@ impl ResponseBody {
         Self { source, remaining: length, limits, waiting_since: None, timer: None }
     }
 
-    pub(super) fn http11(body: Incoming, loan: Loan, limits: BodyLimits) -> Self {
+    pub(super) fn http11(body: Incoming, loan: Loan, upload: Arc<Progress>, limits: BodyLimits) -> Self {
         let remaining = body.size_hint().exact();
-        let source = if body.is_end_stream() { Source::Ended } else { Source::Http11 { body, loan } };
+        let finished = body.is_end_stream();
+        let source = Source::Http11 { body, loan, upload, finished };
+        let source = if finished { Source::Ended } else { source };
         Self { source, remaining, limits, waiting_since: None, timer: None }
     }
 
@@ -128,8 +136,9 @@ impl ResponseBody {
                     frame => frame,
                 })
             }
-            Source::Http11 { body, .. } => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
+            Source::Http11 { body, finished, .. } => {
+                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                *finished = matches!(&frame, Some(Ok(_)) if body.is_end_stream()) || frame.is_none();
                 Poll::Ready(frame.map(|f| f.map_err(|e| BodyError::Cut(e.to_string()))))
             }
         }
@@ -218,9 +227,9 @@ impl Body for ResponseBody {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // An HTTP/1.1 connection left in the middle of a response cannot be lent again.
-        if let Source::Http11 { body, loan } = self
-            && !body.is_end_stream()
+        // An HTTP/1.1 connection left in the middle of an exchange, either way, cannot be lent again.
+        if let Source::Http11 { loan, upload, finished, .. } = self
+            && !(*finished && upload.moved().ended)
             && loan.link().state() == State::Serving
         {
             loan.link().retire(CauseOfDeath::ClosedByProvider, Instant::now());

@@ -35,7 +35,11 @@ where
     let mut request = to_http1(head, body);
     loop {
         let queued = Instant::now();
-        let lent = live_loan(pool, carrier.options.timeouts.queue).await;
+        let limit = carrier.queue_limit();
+        let lent = match tokio::time::timeout(limit, live_loan(pool)).await {
+            Ok(lent) => lent,
+            Err(_) => Err(pool.why_none(limit)),
+        };
         carrier.journey.queue += queued.elapsed();
         let mut loan = lent.map_err(|kind| carrier.before_send(kind))?;
         let began = carrier.note_loan(&loan);
@@ -50,7 +54,7 @@ where
         match answer {
             Ok(Ok(response)) => {
                 let (parts, body) = response.into_parts();
-                let body = ResponseBody::http11(body, loan, carrier.body_limits());
+                let body = ResponseBody::http11(body, loan, progress, carrier.body_limits());
                 return Ok(http::Response::from_parts(parts, body));
             }
             Ok(Err(mut e)) => match e.take_message() {
@@ -78,17 +82,13 @@ where
 }
 
 /// Lends until a connection is found that is still open: one that ended while it was idle costs no attempt.
-async fn live_loan(pool: &Http1Pool, limit: std::time::Duration) -> Result<Loan, SendErrorKind> {
-    let began = Instant::now();
+async fn live_loan(pool: &Http1Pool) -> Result<Loan, SendErrorKind> {
     loop {
         let mut loan = pool.lend().await?;
         if loan.sender().ready().await.is_ok() {
             return Ok(loan);
         }
         loan.link().ended(CauseOfDeath::ClosedByProvider);
-        if began.elapsed() >= limit {
-            return Err(SendErrorKind::QueueTimeout { after: limit });
-        }
     }
 }
 

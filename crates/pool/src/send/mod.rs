@@ -32,6 +32,7 @@ use crate::{
     error::{SendError, SendErrorKind},
     hub::{Preference, StreamLease, Turned},
     journey::Journey,
+    status::CauseOfDeath,
     supervisor::Context,
     verdict::{Decision, RetrySafe, Verdict},
 };
@@ -72,7 +73,7 @@ where
         config.replay_buffer_total_bytes,
     );
     let deadline = options.timeouts.total.map(|total| Instant::now() + total);
-    let carrier = Carrier { context, options, deadline, journey };
+    let carrier = Carrier { context, options, deadline, journey, may_have_acted: false };
     carrier.carry(head, upload).await
 }
 
@@ -105,6 +106,8 @@ struct Carrier<'a> {
     deadline: Option<Instant>,
     /// The way so far; it outlives a request that is dropped half way.
     journey: &'a mut Journey,
+    /// An earlier attempt may have been processed.
+    may_have_acted: bool,
 }
 
 enum Leased {
@@ -135,6 +138,7 @@ impl Carrier<'_> {
                 Ok(answered) => return Ok(self.deliver(answered, upload, lease, began)),
                 Err(unanswered) => {
                     self.note_times(began, None);
+                    self.note_dying(&lease, &unanswered);
                     // The permit goes back before the next lease is asked for.
                     drop(lease);
                     self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
@@ -155,7 +159,10 @@ impl Carrier<'_> {
     /// A stream on a proven connection, at once or after waiting its turn.
     async fn lease(&mut self) -> Result<Leased, SendErrorKind> {
         let hub = &self.context.hub;
-        let preference = if self.journey.attempts == 0 { Preference::Balanced } else { Preference::Freshest };
+        let preference = match (self.journey.attempts, self.journey.connection) {
+            (1.., Some(failed)) => Preference::Replay { avoid: failed },
+            _ => Preference::Balanced,
+        };
         loop {
             if let Some(lease) = hub.try_lease(preference) {
                 return Ok(Leased::Stream(lease));
@@ -183,9 +190,7 @@ impl Carrier<'_> {
             return Err(SendErrorKind::Unavailable(outage.error.clone()));
         }
         let began = Instant::now();
-        let limit = self
-            .remaining()
-            .map_or(self.options.timeouts.queue, |left| left.min(self.options.timeouts.queue));
+        let limit = self.queue_limit();
         let mut place = hub.enqueue(preference)?;
         let waited = tokio::time::timeout(limit, place.turn()).await;
         let after = began.elapsed();
@@ -207,8 +212,10 @@ impl Carrier<'_> {
         }
     }
 
-    fn remaining(&self) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    /// How long to wait for a stream: the queue's limit, or what the deadline leaves.
+    fn queue_limit(&self) -> Duration {
+        let queue = self.options.timeouts.queue;
+        self.deadline.map_or(queue, |deadline| queue.min(deadline.saturating_duration_since(Instant::now())))
     }
 
     fn note_lease(&mut self, lease: &StreamLease) -> Instant {
@@ -234,14 +241,25 @@ impl Carrier<'_> {
         self.journey.generation = link.birth.generation;
         self.journey.reused = link.requests() > 0;
         self.journey.resumed = link.birth.facts.kind.is_resumed();
-        // bb8 lends exclusively; the permit counts the loan for status and metrics.
-        link.count_loan();
+        link.count_request();
         Instant::now()
     }
 
     fn note_times(&mut self, began: Instant, sent_at: Option<Instant>) {
         self.journey.ttfb = began.elapsed();
         self.journey.send = sent_at.map_or(self.journey.ttfb, |at| at.saturating_duration_since(began));
+    }
+
+    /// A connection that opens no more streams, or said GOAWAY, is not to be picked again: its own driver may not
+    /// have come to say so yet.
+    fn note_dying(&self, lease: &StreamLease, failed: &Unanswered) {
+        let cause = match (failed.verdict, &failed.kind) {
+            (Verdict::AboveGoaway, _) => CauseOfDeath::Goaway,
+            (Verdict::NotSent, SendErrorKind::ProviderReset { .. }) => CauseOfDeath::ClosedByProvider,
+            _ => return,
+        };
+        lease.link().retire(cause, Instant::now());
+        self.context.hub.supervisor.notify_one();
     }
 
     /// Replay (`Ok`) or report.
@@ -276,10 +294,12 @@ impl Carrier<'_> {
         };
         match decision {
             Decision::Replay => {
+                self.may_have_acted |= verdict == Verdict::MaybeProcessed;
                 self.context.hub.counters.replays.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
             Decision::Report(retry_safe) => {
+                let (verdict, retry_safe) = self.in_doubt(verdict, retry_safe);
                 Err(Box::new(SendError { kind, verdict: Some(verdict), retry_safe, journey: *self.journey }))
             }
         }
@@ -292,6 +312,15 @@ impl Carrier<'_> {
             verdict: Some(Verdict::NotSent),
             retry_safe: RetrySafe::Yes,
             journey: *self.journey,
+        }
+    }
+
+    /// Once an earlier attempt may have been processed, no later one can make a retry safe.
+    fn in_doubt(&self, verdict: Verdict, retry_safe: RetrySafe) -> (Verdict, RetrySafe) {
+        if self.may_have_acted {
+            (Verdict::MaybeProcessed, RetrySafe::Unknown)
+        } else {
+            (verdict, retry_safe)
         }
     }
 

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use h2::SendStream;
 use http::HeaderMap;
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -91,11 +91,20 @@ where
         }
     }
 
-    /// The caller's body as it is, for a connection that sends it by itself. Nothing was taken from it.
+    /// The whole body for a connection that sends it by itself: first what was taken already, then the rest.
     pub(super) fn into_body(self) -> (LimitedBody<B>, Arc<Progress>) {
-        let progress = Arc::new(Progress::new(self.ended));
-        let body =
-            LimitedBody { body: self.body, left: self.limit, limit: self.limit, progress: progress.clone() };
+        let nothing_left = self.ended && self.trailers.is_none();
+        let empty = self.held.as_ref().is_none_or(|held| held.chunks.is_empty());
+        let progress = Arc::new(Progress::new(self.taken, nothing_left && empty));
+        let body = LimitedBody {
+            held: self.held,
+            body: self.body,
+            ended: self.ended,
+            trailers: self.trailers,
+            left: self.limit - self.taken.min(self.limit),
+            limit: self.limit,
+            progress: progress.clone(),
+        };
         (body, progress)
     }
 
@@ -287,7 +296,12 @@ impl Drop for Held {
 
 /// A request body for HTTP/1.1: counted against the limit, its errors told apart from the connection's.
 pub(super) struct LimitedBody<B> {
+    /// Taken before, to be sent first.
+    held: Option<Held>,
     body: B,
+    /// The caller's body has ended.
+    ended: bool,
+    trailers: Option<HeaderMap>,
     left: u64,
     limit: u64,
     progress: Arc<Progress>,
@@ -308,12 +322,11 @@ pub(super) struct Moved {
 }
 
 impl Progress {
-    fn new(ended: bool) -> Self {
-        Self { bytes: AtomicU64::new(0), moved: Mutex::new(Moved { at: Instant::now(), ended }) }
+    fn new(bytes: u64, ended: bool) -> Self {
+        Self { bytes: AtomicU64::new(bytes), moved: Mutex::new(Moved { at: Instant::now(), ended }) }
     }
 
-    fn note(&self, bytes: u64, ended: bool) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    fn note(&self, ended: bool) {
         *self.moved.lock() = Moved { at: Instant::now(), ended };
     }
 
@@ -328,6 +341,43 @@ impl Progress {
     }
 }
 
+impl<B> LimitedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    /// From what was taken before; `None` when that is sent.
+    fn next_held(&mut self) -> Option<Bytes> {
+        let chunk = self.held.as_mut()?.chunks.pop_front();
+        if chunk.is_none() {
+            self.held = None;
+        }
+        chunk
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.held.as_ref().map_or(0, |held| held.chunks.iter().map(|c| c.len() as u64).sum())
+    }
+
+    fn poll_caller(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.ended {
+            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+            self.ended = true;
+            return Poll::Ready(None);
+        };
+        let frame = frame.map_err(|e| BoxError::from(format!("{CALLER_GONE}: {}", e.into())))?;
+        let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match self.left.checked_sub(len) {
+            Some(left) => self.left = left,
+            None => return Poll::Ready(Some(Err(format!("{TOO_LARGE} {} bytes", self.limit).into()))),
+        }
+        self.progress.bytes.fetch_add(len, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
 impl<B> Body for LimitedBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -339,27 +389,27 @@ where
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
-            self.progress.note(0, true);
-            return Poll::Ready(None);
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match self.next_held() {
+            Some(chunk) => Some(Ok(Frame::data(chunk))),
+            None => ready!(self.poll_caller(cx)),
         };
-        let frame = frame.map_err(|e| BoxError::from(format!("{CALLER_GONE}: {}", e.into())))?;
-        let len = frame.data_ref().map_or(0, |data| data.len() as u64);
-        match self.left.checked_sub(len) {
-            Some(left) => self.left = left,
-            None => return Poll::Ready(Some(Err(format!("{TOO_LARGE} {} bytes", self.limit).into()))),
-        }
-        self.progress.note(len, self.body.is_end_stream());
-        Poll::Ready(Some(Ok(frame)))
+        let over = frame.is_none() || self.is_end_stream();
+        self.progress.note(over);
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.held_bytes() == 0 && self.trailers.is_none() && (self.ended || self.body.is_end_stream())
     }
 
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+    fn size_hint(&self) -> SizeHint {
+        let held = self.held_bytes();
+        match (self.ended, self.body.size_hint().exact()) {
+            (true, _) => SizeHint::with_exact(held),
+            (false, Some(rest)) => SizeHint::with_exact(held + rest),
+            (false, None) => SizeHint::default(),
+        }
     }
 }
 

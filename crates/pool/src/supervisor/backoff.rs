@@ -8,19 +8,19 @@ use crate::{config::PoolConfig, error::DialError};
 
 /// Consecutive failures and what follows from them.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
     not_before: Option<Instant>,
     rng: fastrand::Rng,
 }
 
 impl Backoff {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { failures: 0, not_before: None, rng: fastrand::Rng::with_seed(seed) }
     }
 
     /// A dial failed: the next waits. Returns for how long.
-    pub(super) fn failed(&mut self, config: &PoolConfig, error: &DialError, now: Instant) -> Duration {
+    pub(crate) fn failed(&mut self, config: &PoolConfig, error: &DialError, now: Instant) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let longest = if error.is_identity_fault() {
             // Redialling cannot mend a refused certificate.
@@ -36,18 +36,24 @@ impl Backoff {
         delay
     }
 
-    /// A connection serves: the next dial need not wait.
-    pub(super) fn succeeded(&mut self) {
+    /// A connection came to serve: the next dial need not wait. Failures are forgotten only when it proves its worth
+    /// ([`Self::succeeded`]): one that ends at once must not be redialled at full speed.
+    pub(crate) fn served(&mut self) {
+        self.not_before = None;
+    }
+
+    /// A connection carried something, or lasted: failures are forgotten.
+    pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
         self.not_before = None;
     }
 
-    pub(super) fn not_before(&self) -> Option<Instant> {
+    pub(crate) fn not_before(&self) -> Option<Instant> {
         self.not_before
     }
 
     /// `base` ± 20 %, so that connections born together do not age together.
-    pub(super) fn jittered(&mut self, base: Duration) -> Duration {
+    pub(crate) fn jittered(&mut self, base: Duration) -> Duration {
         base.mul_f64(0.8 + self.rng.f64() * 0.4)
     }
 }

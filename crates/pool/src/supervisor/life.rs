@@ -40,7 +40,7 @@ pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, L
     let result = dial(&context.target, &generation, &context.timeouts, &mut progress).await;
     let end = match result {
         Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
-            serve(&context, destiny, generation.serial(), dialled, &mut progress).await
+            serve(&context, destiny, dialled, &mut progress).await
         }
         Ok(dialled) => return (destiny, LifeEnd::Http1(Box::new((dialled, progress)))),
         Err(e) => Err(e),
@@ -59,11 +59,10 @@ pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, L
 async fn serve(
     context: &Arc<Context>,
     destiny: Destiny,
-    generation: u64,
     dialled: Dialled,
     progress: &mut Progress,
 ) -> Result<(Arc<Link>, Ended), DialError> {
-    let Dialled { transport, facts, address } = dialled;
+    let Dialled { transport, facts, address, generation } = dialled;
     let resumed = facts.kind.is_resumed();
     let (wire, handle) = wire(transport);
     let (sender, connection) = context

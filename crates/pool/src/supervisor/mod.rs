@@ -21,8 +21,8 @@ use tokio::{
     time::Instant,
 };
 
+pub(crate) use self::backoff::Backoff;
 use self::{
-    backoff::Backoff,
     life::{Destiny, LifeEnd, live},
     policy::{Draining, Facts, Mode, Plan, Serving, decide},
 };
@@ -56,6 +56,9 @@ const RECENT: Duration = Duration::from_secs(10);
 /// Most ends remembered; more of them say nothing new.
 const RECENT_MAX: usize = 64;
 
+/// A connection that the provider ends before it carried anything and before this age counts as a failed dial.
+const WORTHY_AGE: Duration = Duration::from_secs(1);
+
 /// Numbers connections across all pools of the process.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -74,6 +77,8 @@ pub(crate) struct Supervisor {
     recent_ends: Vec<Instant>,
     /// Per connection: requests carried when last looked at, and since when that number stands.
     idle: HashMap<ConnectionId, (u64, Instant)>,
+    /// Serial of the generation that was active when last looked.
+    active: u64,
 }
 
 impl Supervisor {
@@ -86,6 +91,7 @@ impl Supervisor {
             backoff: Backoff::new(seed),
             recent_ends: Vec::new(),
             idle: HashMap::new(),
+            active: 0,
         }
     }
 
@@ -96,7 +102,9 @@ impl Supervisor {
             let wake_at = plan.wake_at;
             self.carry_out(plan);
             self.publish();
-            if self.context.hub.is_stopping() && self.lives.is_empty() {
+            if self.context.hub.is_stopping() && self.lives.is_empty() && !self.lends() {
+                // bb8 keeps a floor of its own: without its pool nothing dials any more.
+                self.context.hub.set_http1(None);
                 return;
             }
             let hub = self.context.hub.clone();
@@ -114,6 +122,11 @@ impl Supervisor {
         let hub = &self.context.hub;
         self.recent_ends.retain(|at| now.saturating_duration_since(*at) < RECENT);
         let active = hub.generation.load().serial();
+        if std::mem::replace(&mut self.active, active) != active {
+            // What the old identity met says nothing of the new one.
+            self.backoff.succeeded();
+            hub.forget_failures();
+        }
         let mut facts = Facts {
             now,
             mode: self.mode(),
@@ -129,10 +142,14 @@ impl Supervisor {
         for link in hub.links().into_iter().filter(|link| link.birth.protocol == Protocol::H2) {
             match link.state() {
                 State::Serving => {
+                    if link.requests() > 0 || now.saturating_duration_since(link.birth.born) > WORTHY_AGE {
+                        self.backoff.succeeded();
+                    }
                     let idle_for = self.idle_for(&link, now);
                     facts.serving.push(Serving {
                         id: link.id(),
                         in_flight: link.in_flight(),
+                        capacity: link.capacity(),
                         retire_at: link.birth.retire_at,
                         current: link.birth.generation == active,
                         idle_for,
@@ -146,6 +163,11 @@ impl Supervisor {
             }
         }
         decide(&self.context.config, &facts)
+    }
+
+    /// Whether an HTTP/1.1 connection is on loan.
+    fn lends(&self) -> bool {
+        self.context.hub.links().iter().any(|l| l.birth.protocol == Protocol::Http11 && l.in_flight() > 0)
     }
 
     fn mode(&self) -> Mode {
@@ -213,20 +235,15 @@ impl Supervisor {
         let links = hub.links();
         for link in &links {
             if self.dialling.remove(&link.id()).is_some() {
-                self.backoff.succeeded();
-                hub.dial_succeeded();
+                self.backoff.served();
+                hub.forget_failures();
             }
         }
         hub.set_dialling(self.dialling.len());
-        let active = hub.generation.load().serial();
-        // A connection of an older generation serves on only while nothing newer does.
         let mut serving: Vec<_> = links
             .into_iter()
             .filter(|l| l.birth.protocol == Protocol::H2 && l.state() == State::Serving)
             .collect();
-        if serving.iter().any(|l| l.birth.generation == active) {
-            serving.retain(|l| l.birth.generation == active);
-        }
         serving.sort_by_key(|l| l.id());
         self.idle.retain(|id, _| serving.iter().any(|l| l.id() == *id));
         let floor_met = match hub.http1() {
@@ -281,10 +298,16 @@ impl Supervisor {
         tracing::info!(environment = %self.context.key.environment, connection = %link.id(),
             cause = cause.as_str(), requests = link.requests(), detail, "connection ended");
         use CauseOfDeath::{ClosedByProvider, Goaway, PingTimeout, ProtocolError};
-        if matches!(cause, Goaway | ClosedByProvider | PingTimeout | ProtocolError)
-            && self.recent_ends.len() < RECENT_MAX
-        {
-            self.recent_ends.push(Instant::now());
+        if !matches!(cause, Goaway | ClosedByProvider | PingTimeout | ProtocolError) {
+            return;
+        }
+        let now = Instant::now();
+        if self.recent_ends.len() < RECENT_MAX {
+            self.recent_ends.push(now);
+        }
+        if link.requests() == 0 && now.saturating_duration_since(link.birth.born) < WORTHY_AGE {
+            let error = DialError::Protocol { detail: format!("ended at once: {detail}") };
+            self.backoff.failed(&self.context.config, &error, now);
         }
     }
 
@@ -296,7 +319,10 @@ impl Supervisor {
         let lost: Vec<_> = self.aborts.iter().filter(|(_, a)| a.is_finished()).map(|(id, _)| *id).collect();
         for id in lost {
             self.aborts.remove(&id);
-            self.dialling.remove(&id);
+            if self.dialling.remove(&id).is_some() {
+                let error = DialError::Protocol { detail: "the dial's task ended without a word".to_owned() };
+                self.backoff.failed(&self.context.config, &error, Instant::now());
+            }
             if let Some(link) = self.context.hub.links().into_iter().find(|l| l.id() == id) {
                 link.ended(CauseOfDeath::Stopped);
                 let cause = link.cause().unwrap_or(CauseOfDeath::Stopped);

@@ -11,6 +11,8 @@ use crate::{config::PoolConfig, journey::ConnectionId, status::CauseOfDeath};
 pub(super) struct Serving {
     pub(super) id: ConnectionId,
     pub(super) in_flight: u32,
+    /// Streams it may carry at once.
+    pub(super) capacity: u32,
     pub(super) retire_at: Instant,
     /// Its generation is the active one.
     pub(super) current: bool,
@@ -95,7 +97,8 @@ fn keep(config: &PoolConfig, facts: &Facts, plan: &mut Plan) {
     let spare = u32::from(facts.recent_ends > 0);
     let floor = (config.min_connections + spare).min(config.max_connections);
     let growth = facts.dialling == 0 && (facts.waiting > 0 || facts.growth_wanted);
-    let wanted = floor.max(serving + u32::from(growth)).min(config.max_connections);
+    let load = needed_for(&facts.serving);
+    let wanted = floor.max(load).max(serving + u32::from(growth)).min(config.max_connections);
 
     let missing = wanted.saturating_sub(serving + facts.dialling);
     match facts.not_before {
@@ -103,8 +106,8 @@ fn keep(config: &PoolConfig, facts: &Facts, plan: &mut Plan) {
         _ => plan.dials = missing.min(MAX_DIALS.saturating_sub(facts.dialling)),
     }
 
-    // Make before break: an elder goes only when the floor stands without it.
-    if serving >= config.min_connections {
+    // Make before break: an elder goes only when the floor stands, and the load can be carried, without it.
+    if serving >= config.min_connections.max(load).min(config.max_connections) {
         plan.retire.extend(
             due.iter().map(|c| (c.id, if c.current { CauseOfDeath::Age } else { CauseOfDeath::Replaced })),
         );
@@ -113,6 +116,17 @@ fn keep(config: &PoolConfig, facts: &Facts, plan: &mut Plan) {
     for connection in &fresh {
         plan.look_again(connection.retire_at);
     }
+}
+
+/// How many connections like these carry their present load with a quarter to spare.
+fn needed_for(serving: &[Serving]) -> u32 {
+    let sum = |of: fn(&Serving) -> u32| serving.iter().map(|c| u64::from(of(c))).sum::<u64>();
+    let (in_flight, capacity) = (sum(|c| c.in_flight), sum(|c| c.capacity));
+    // in_flight ÷ (¾ of the mean capacity), rounded up.
+    let needed = (in_flight * 4 * serving.len() as u64)
+        .checked_div(capacity * 3)
+        .map_or(0, |whole| whole + u64::from(whole * capacity * 3 != in_flight * 4 * serving.len() as u64));
+    u32::try_from(needed).unwrap_or(u32::MAX)
 }
 
 /// Ends connections above the floor that have carried nothing for a while.
@@ -167,6 +181,7 @@ mod tests {
         Serving {
             id: ConnectionId(id),
             in_flight: 1,
+            capacity: 100,
             retire_at: Instant::now() + LATER,
             current: true,
             idle_for: Duration::ZERO,
@@ -230,6 +245,21 @@ mod tests {
             causes,
             [(ConnectionId(1), CauseOfDeath::Replaced), (ConnectionId(2), CauseOfDeath::Replaced)]
         );
+    }
+
+    #[test]
+    fn a_renewal_under_load_keeps_the_capacity() {
+        let mut old: Vec<_> = (1..=4).map(serving).collect();
+        for c in &mut old {
+            c.current = false;
+            c.in_flight = 70;
+        }
+        let mut f = facts(old);
+        assert_eq!(decide(&config(), &f).dials, 4, "280 streams need four connections");
+        f.serving.extend([serving(5), serving(6)]);
+        assert!(decide(&config(), &f).retire.is_empty(), "two new ones cannot carry it");
+        f.serving.extend([serving(7), serving(8)]);
+        assert_eq!(decide(&config(), &f).retire.len(), 4);
     }
 
     #[test]
