@@ -49,11 +49,12 @@ pub struct PoolConfig {
     pub replay_buffer_bytes: usize,
     /// Most bytes held for replays by all requests of this pool together. Default 64 MiB.
     pub replay_buffer_total_bytes: usize,
-    /// Receive window of one stream. Range 64 KiB..=16 MiB. Default 1 MiB: a body arrives at full speed
-    /// over a 40 ms round trip up to 25 MB/s.
+    /// Receive window of one stream. Range 64 KiB..=16 MiB. Default 256 KiB: over a 40 ms round trip a body
+    /// arrives at up to 6.5 MB/s.
     pub stream_window_bytes: u32,
     /// Receive window of one connection; bounds what unread responses can hold in memory.
-    /// Range 1 MiB..=256 MiB. Default 8 MiB.
+    /// Range 1 MiB..=256 MiB. Default 32 MiB: more than
+    /// `max_streams` windows, so that callers who do not read never stall the others.
     pub connection_window_bytes: u32,
     /// Largest response header list accepted. Range 4 KiB..=1 MiB. Default 64 KiB.
     pub max_response_header_bytes: u32,
@@ -79,8 +80,8 @@ impl Default for PoolConfig {
             identity_fault_pause: Duration::from_secs(30),
             replay_buffer_bytes: 64 * 1024,
             replay_buffer_total_bytes: 64 * 1024 * 1024,
-            stream_window_bytes: 1024 * 1024,
-            connection_window_bytes: 8 * 1024 * 1024,
+            stream_window_bytes: 256 * 1024,
+            connection_window_bytes: 32 * 1024 * 1024,
             max_response_header_bytes: 64 * 1024,
             http1_max_connections: 64,
         }

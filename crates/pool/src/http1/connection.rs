@@ -35,10 +35,12 @@ impl Http1Connection {
         context: Arc<Context>,
     ) -> Self {
         let driven = link.clone();
+        let hub = context.hub.clone();
         let driver = tokio::spawn(async move {
             // How it ended is told to the request that was under way; an idle end is a closed connection.
             let _ = connection.await;
             driven.ended(CauseOfDeath::ClosedByProvider);
+            hub.supervisor.notify_one();
         });
         Self { sender, driver: driver.abort_handle(), link, context }
     }

@@ -33,7 +33,12 @@ impl Gate {
 
     /// No dial is to be made now.
     pub(super) fn is_backing_off(&self) -> bool {
-        self.0.lock().not_before().is_some_and(|moment| moment > Instant::now())
+        self.not_before().is_some_and(|moment| moment > Instant::now())
+    }
+
+    /// No dial is to be made before this moment.
+    pub(super) fn not_before(&self) -> Option<Instant> {
+        self.0.lock().not_before()
     }
 }
 
@@ -132,6 +137,8 @@ impl bb8::ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Self::Connection, Self::Error> {
         if let Some(refusal) = self.refusal() {
+            // Whoever waits for this dial learns now that it is not made.
+            self.context.hub.outage_told.notify_waiters();
             return Err(refusal);
         }
         match self.make().await {

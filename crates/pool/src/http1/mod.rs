@@ -10,7 +10,7 @@ mod proof;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -35,6 +35,8 @@ use crate::{
 const IDLE_LIMIT: Duration = Duration::from_secs(50);
 /// bb8's own limit on waiting; the requests' own limits are shorter.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// How long one round of mending the floor may take.
+const MEND_LIMIT: Duration = Duration::from_secs(10);
 /// How often bb8 looks for idle connections.
 const REAPER_RATE: Duration = Duration::from_secs(10);
 
@@ -71,8 +73,9 @@ impl Drop for Loan {
 /// The exclusive pool of one environment.
 pub(crate) struct Http1Pool {
     pool: bb8::Pool<Manager>,
-    manager: Arc<Gate>,
+    gate: Arc<Gate>,
     waiting: AtomicU32,
+    mending: AtomicBool,
     context: Arc<Context>,
 }
 
@@ -97,8 +100,13 @@ impl Http1Pool {
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(manager::Sink))
             .build_unchecked(Manager::new(context.clone(), gate.clone()));
-        let this =
-            Arc::new(Self { pool, manager: gate, waiting: AtomicU32::new(0), context: context.clone() });
+        let this = Arc::new(Self {
+            pool,
+            gate,
+            waiting: AtomicU32::new(0),
+            mending: AtomicBool::new(false),
+            context: context.clone(),
+        });
         context.hub.set_http1(Some(this.clone()));
         this
     }
@@ -114,7 +122,7 @@ impl Http1Pool {
         match Manager::prove_and_start(&context, id, dialled, progress).await {
             // A full pool has no use for one more: dropping it closes it.
             Ok(connection) => drop(self.pool.add(connection)),
-            Err(e) => manager::note_failure(&context, &self.manager, Arc::new(e)),
+            Err(e) => manager::note_failure(&context, &self.gate, Arc::new(e)),
         }
         context.hub.supervisor.notify_one();
     }
@@ -134,11 +142,8 @@ impl Http1Pool {
         let _place = self.take_place()?;
         // Registered before looking, so that a failure in between is not missed.
         let told = hub.outage_told.notified();
-        if let Some(outage) = hub.outage()
-            && self.pool.state().connections == 0
-            && self.manager.is_backing_off()
-        {
-            return Err(SendErrorKind::Unavailable(outage.error.clone()));
+        if self.serving() == 0 && self.gate.is_backing_off() {
+            return Err(self.why_none(Duration::ZERO));
         }
         tokio::select! {
             biased;
@@ -153,8 +158,8 @@ impl Http1Pool {
 
     /// Why no connection was lent within `after`.
     pub(crate) fn why_none(&self, after: Duration) -> SendErrorKind {
-        match self.context.hub.outage() {
-            Some(outage) => SendErrorKind::Unavailable(outage.error.clone()),
+        match self.context.hub.last_failure().filter(|_| self.serving() == 0) {
+            Some(failure) => SendErrorKind::Unavailable(failure.error.clone()),
             None => SendErrorKind::QueueTimeout { after },
         }
     }
@@ -167,19 +172,40 @@ impl Http1Pool {
     fn take_place(&self) -> Result<Place<'_>, SendErrorKind> {
         let most = self.context.config.queue_capacity;
         // Somebody who finds an idle connection waits for no time at all; capacity 0 must not refuse it.
-        let room = |depth: u32| (depth <= most).then_some(depth + 1);
+        let room = |depth: u32| (depth < most.max(1)).then_some(depth + 1);
         match self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
             Ok(_) => Ok(Place(&self.waiting)),
             Err(depth) => Err(SendErrorKind::QueueFull { depth }),
         }
     }
 
-    /// The floor stands.
-    pub(crate) fn floor_met(&self) -> bool {
+    /// Takes out what ended while it was idle and dials what the floor lacks, one round at a time.
+    pub(crate) fn mend(self: &Arc<Self>, worker: &tokio::runtime::Handle) {
+        if self.mending.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let this = self.clone();
+        worker.spawn(async move {
+            if let Some(moment) = this.gate.not_before() {
+                tokio::time::sleep_until(moment).await;
+            }
+            // A checkout discards every idle connection that is spent, and bb8 refills to its floor.
+            let lent = tokio::time::timeout(MEND_LIMIT, this.pool.get_owned()).await;
+            drop(lent);
+            this.mending.store(false, Ordering::Relaxed);
+            this.context.hub.supervisor.notify_one();
+        });
+    }
+
+    fn serving(&self) -> usize {
         let serves =
             |link: &&Arc<Link>| link.birth.protocol == Protocol::Http11 && link.state() == State::Serving;
-        let serving = self.context.hub.links().iter().filter(serves).count();
-        serving >= self.context.config.min_connections as usize
+        self.context.hub.links().iter().filter(serves).count()
+    }
+
+    /// The floor stands.
+    pub(crate) fn floor_met(&self) -> bool {
+        self.serving() >= self.context.config.min_connections as usize
     }
 }
 

@@ -307,12 +307,8 @@ impl Carrier<'_> {
 
     /// A failure before any byte could have been sent, or between two attempts that were not processed.
     fn before_send(&self, kind: SendErrorKind) -> SendError {
-        SendError {
-            kind,
-            verdict: Some(Verdict::NotSent),
-            retry_safe: RetrySafe::Yes,
-            journey: *self.journey,
-        }
+        let (verdict, retry_safe) = self.in_doubt(Verdict::NotSent, RetrySafe::Yes);
+        SendError { kind, verdict: Some(verdict), retry_safe, journey: *self.journey }
     }
 
     /// Once an earlier attempt may have been processed, no later one can make a retry safe.

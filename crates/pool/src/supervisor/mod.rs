@@ -192,6 +192,10 @@ impl Supervisor {
 
     fn carry_out(&mut self, plan: Plan) {
         let now = Instant::now();
+        if self.context.hub.is_stopping() {
+            // Nobody waits for them any more.
+            self.dialling.keys().filter_map(|id| self.aborts.get(id)).for_each(AbortHandle::abort);
+        }
         for _ in 0..plan.dials {
             self.start_dial();
         }
@@ -247,7 +251,13 @@ impl Supervisor {
         serving.sort_by_key(|l| l.id());
         self.idle.retain(|id, _| serving.iter().any(|l| l.id() == *id));
         let floor_met = match hub.http1() {
-            Some(pool) => pool.floor_met(),
+            Some(pool) if pool.floor_met() => true,
+            Some(pool) => {
+                if !hub.is_stopping() {
+                    pool.mend(self.context.workers.handle(0));
+                }
+                false
+            }
             None => serving.len() >= self.context.config.min_connections as usize,
         };
         hub.set_floor_met(floor_met);

@@ -162,7 +162,7 @@ pub(crate) const POOL: &[Key] = &[
         64 * KIB,
         16 * MIB,
         "bytes",
-        "1048576",
+        "262144",
         "HTTP/2 receive window of one stream. At most `connection_window_bytes`.",
     ),
     whole(
@@ -170,7 +170,7 @@ pub(crate) const POOL: &[Key] = &[
         MIB,
         256 * MIB,
         "bytes",
-        "8388608",
+        "33554432",
         "HTTP/2 receive window of one connection.",
     ),
     whole("max_response_header_bytes", 4 * KIB, MIB, "bytes", "65536", "Largest response header accepted."),
