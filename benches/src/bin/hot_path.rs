@@ -1,12 +1,16 @@
 //! Runs one operation so many times, on one thread: `hot_path OPERATION COUNT`. To be counted by `instructions.sh`.
-//!
-//! Set-up costs the same for every count, so the difference of two counts is the operation's alone.
 
-use std::process::ExitCode;
+use std::{hint::black_box, process::ExitCode};
 
-use tsh_benches::{http::Caller, parts, rig::Rig};
+use provider_sim::KeyAlgorithm;
+use tsh_benches::{
+    handshake::{Handshakes, Tickets},
+    http::Caller,
+    parts,
+    rig::Rig,
+};
 
-/// Requests before the count begins: buffers, tables and windows reach their size.
+/// Repetitions before the count begins: buffers, tables and windows reach their size.
 const WARM_UP: u64 = 50;
 
 fn main() -> ExitCode {
@@ -18,14 +22,16 @@ fn main() -> ExitCode {
     match operation.as_str() {
         "lease_and_return" => {
             let leases = parts::leases();
-            (0..count).for_each(|_| parts::lease_and_return(&leases));
+            repeat(count, || parts::lease_and_return(&leases));
         }
-        "verdict_decide" => (0..count / parts::VERDICT_CASES).for_each(|_| parts::verdict_decide()),
+        "verdict_decide_48_cases" => repeat(count, parts::verdict_decide),
         "prepare_request" => {
             let core = parts::core();
-            (0..count).for_each(|_| parts::prepare_request(&core, parts::callers_request()));
+            repeat(count, || parts::prepare_request(&core, parts::callers_request()));
         }
-        "callers_request" => (0..count).for_each(|_| drop(std::hint::black_box(parts::callers_request()))),
+        "callers_request" => repeat(count, || drop(black_box(parts::callers_request()))),
+        "handshake_full" => handshakes(Tickets::Refused, count),
+        "handshake_resumed" => handshakes(Tickets::Kept, count),
         "request_http1" => requests(count, async |rig| rig.http1().await),
         "request_h2c" => requests(count, async |rig| rig.h2c().await),
         "request_direct" => requests(count, async |rig| rig.direct().await),
@@ -34,15 +40,39 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn repeat(count: u64, mut operation: impl FnMut()) {
+    (0..WARM_UP).for_each(|_| operation());
+    measured(&mut || (0..count).for_each(|_| operation()));
+}
+
+fn handshakes(tickets: Tickets, count: u64) {
+    let mut handshakes = Handshakes::new(KeyAlgorithm::EcP256, tickets);
+    repeat(count, || drop(black_box(handshakes.shake())));
+}
+
 fn requests(count: u64, connect: impl AsyncFnOnce(&Rig) -> Caller) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    // Without a timer thread or a descriptor there is nothing that could fail.
-    runtime.expect("a runtime").block_on(async {
+    // A runtime without a reactor asks the system for nothing that it could refuse.
+    let runtime = runtime.expect("a runtime");
+    let (rig, mut caller) = runtime.block_on(async {
         let rig = Rig::start().await;
-        let mut caller = connect(&rig).await;
-        for _ in 0..WARM_UP + count {
-            caller.send().await;
-        }
-        rig.stop();
+        let caller = connect(&rig).await;
+        (rig, caller)
     });
+    let mut send = |count| {
+        runtime.block_on(async {
+            for _ in 0..count {
+                caller.send().await;
+            }
+        });
+    };
+    send(WARM_UP);
+    measured(&mut || send(count));
+    runtime.block_on(async { rig.stop() });
+}
+
+/// What happens in here, on this thread, is counted: callgrind is told this function's name.
+#[inline(never)]
+fn measured(work: &mut dyn FnMut()) {
+    work();
 }
