@@ -84,7 +84,10 @@ impl Exchange {
             bytes_out: self.bytes_out,
             ended,
         });
-        self.caller.phase.exchange_ended();
+        // HTTP/2 carries others beside this one, and watches over itself.
+        if self.caller.is_http1() {
+            self.caller.phase.exchange_ended();
+        }
     }
 }
 

@@ -30,16 +30,14 @@ where
     let mut exchange =
         Exchange::begin(caller.clone(), request.method().clone(), request.uri().path_and_query().cloned());
     let core = &caller.core;
-    match prepare(core, request, &mut exchange) {
-        Ok(prepared) => {
-            let mut reply = carry(prepared, exchange).await;
-            if core.is_stopping() && reply.version() == Version::HTTP_11 {
-                reply.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-            }
-            reply
-        }
+    let mut reply = match prepare(core, request, &mut exchange) {
+        Ok(prepared) => carry(prepared, exchange).await,
         Err(failure) => problem(&failure, exchange),
+    };
+    if core.is_stopping() && caller.is_http1() {
+        reply.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
+    reply
 }
 
 /// A request that may be sent.

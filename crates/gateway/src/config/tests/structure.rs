@@ -194,7 +194,10 @@ fn min_above_max_is_refused_even_against_a_default() {
         ("max_connections = 1", "`min_connections` is 2 (its default), above `max_connections`"),
         ("http1_max_connections = 1", "above `http1_max_connections`"),
         ("backoff_initial_ms = 20000", "above `backoff_max_ms`"),
-        ("stream_window_bytes = 16777216", "above `connection_window_bytes`"),
+        (
+            "connection_window_bytes = 1048576, stream_window_bytes = 2097152",
+            "above `connection_window_bytes`",
+        ),
     ] {
         let finding = fixture.only(&with("environment", &format!("pool = {{ {pool} }}")), "min_above_max");
         says(&finding, message, "lower");
