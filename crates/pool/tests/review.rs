@@ -600,7 +600,7 @@ async fn an_http11_request_that_is_given_up_harms_nobody() {
                 () = tokio::time::sleep(Duration::from_millis(u64::from(round) * 3)) => {}
             }
         };
-        given_up.await;
+        Box::pin(given_up).await;
         let (_, body, ..) = exchange(&pool, request("POST", &[], Chunks::of(&["mine"]))).await.unwrap();
         assert_eq!(body, "mine", "round {round}");
     }
@@ -772,5 +772,26 @@ async fn a_dial_under_way_when_its_pin_was_taken_away_carries_nothing() {
         let answer = exchange(&pool, get()).await;
         assert!(answer.is_err(), "carried by a connection whose pin was taken away: {answer:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// R39
+#[tokio::test]
+async fn requests_wait_for_a_busy_http11_connection_although_no_other_can_be_dialled() {
+    let a = client("CUSTOMER-0001-SBX");
+    let sim = provider(http11(), &[&a]).await;
+    let pool = start(&sim, generation(1, &a), config(1, 4), Timeouts::default());
+    warm(&pool).await;
+    sim.set_endorsed(Vec::new()).unwrap();
+    let tasks: Vec<_> = (0..6)
+        .map(|_| {
+            let pool = pool.clone();
+            let ask = request("GET", &[("sim-delay-ms", "100")], Chunks::default());
+            tokio::spawn(async move { exchange(&pool, ask).await.map(|_| ()) })
+        })
+        .collect();
+    for task in tasks {
+        let answer = task.await.unwrap();
+        assert!(answer.is_ok(), "a connection serves and comes free in time: {answer:?}");
     }
 }
