@@ -24,7 +24,7 @@ use crate::{
     error::{DialError, SendErrorKind},
     http1::Http1Pool,
     journey::ConnectionId,
-    status::PoolTotals,
+    status::{CauseOfDeath, PoolTotals},
     workers,
 };
 
@@ -48,6 +48,8 @@ pub(crate) struct Hub {
     http1: ArcSwapOption<Http1Pool>,
     /// New connections use this one; the only one that may carry new streams.
     pub(crate) generation: ArcSwap<Generation>,
+    /// Connections of generations below this one may carry nothing: something they believed was withdrawn.
+    least_generation: AtomicU64,
     growth_wanted: AtomicBool,
     stopping: AtomicBool,
     pub(crate) supervisor: Notify,
@@ -134,6 +136,7 @@ impl Hub {
             outage_told: Notify::new(),
             http1: ArcSwapOption::empty(),
             generation: ArcSwap::new(generation),
+            least_generation: AtomicU64::new(0),
             growth_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             supervisor: Notify::new(),
@@ -154,7 +157,20 @@ impl Hub {
 
     /// A connection came to serve.
     pub(crate) fn register(&self, link: Arc<Link>) {
-        self.links.lock().push(link);
+        self.links.lock().push(link.clone());
+        // Registered first, then looked at: trust that is withdrawn in between is seen here or by `withdraw`.
+        if link.birth.generation < self.least_generation.load(Ordering::SeqCst) {
+            link.retire(CauseOfDeath::Replaced, Instant::now());
+        }
+    }
+
+    /// From now on only generations from `least` on may carry new streams, whatever the floor.
+    pub(crate) fn withdraw_below(&self, least: u64) {
+        self.least_generation.store(least, Ordering::SeqCst);
+        let now = Instant::now();
+        for link in self.links().iter().filter(|link| link.birth.generation < least) {
+            link.retire(CauseOfDeath::Replaced, now);
+        }
     }
 
     /// A connection is gone.
@@ -224,6 +240,16 @@ impl Hub {
         }
     }
 
+    /// Nothing serves and no dial is made for a while: waiters learn why.
+    pub(crate) fn report_outage(&self) {
+        let Some(failure) = self.last_failure() else { return };
+        self.outage.store(Some(failure.clone()));
+        self.outage_told.notify_waiters();
+        if self.waiting() > 0 {
+            self.turn_away(&Turned::Failed(SendErrorKind::Unavailable(failure.error.clone())));
+        }
+    }
+
     /// A connection serves, or is about to be dialled in another way: what failed before says nothing any more.
     pub(crate) fn forget_failures(&self) {
         self.outage.store(None);
@@ -242,6 +268,8 @@ impl Hub {
     /// Refuses new requests from now on and turns waiters away.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.set.store(Arc::default());
+        self.outage_told.notify_waiters();
         self.turn_away(&Turned::Failed(SendErrorKind::Stopping));
         self.supervisor.notify_one();
     }
@@ -300,6 +328,11 @@ impl Hub {
             return Err(SendErrorKind::QueueFull { depth });
         }
         let (reply, receiver) = oneshot::channel();
+        // Looked at under the lock that `turn_away` takes: whoever joins after it would wait for nothing.
+        if let Some(turned) = self.turned_before() {
+            let _ = reply.send(Err(turned));
+            return Ok(Place { receiver, hub: self.clone(), called: false });
+        }
         queue.push_back(Waiter { reply, preference });
         // Announced before looking again: a stream released from now on sees it and dispatches.
         self.waiting.store(depth + 1, Ordering::SeqCst);
@@ -309,6 +342,16 @@ impl Hub {
             self.supervisor.notify_one();
         }
         Ok(Place { receiver, hub: self.clone(), called: false })
+    }
+
+    /// Why a waiter would be turned away if it were in the queue already.
+    fn turned_before(&self) -> Option<Turned> {
+        if self.http1.load().is_some() {
+            return Some(Turned::Http1);
+        }
+        let outage = self.outage()?;
+        let serves = self.links().iter().any(|link| link.state() == State::Serving);
+        (!serves).then(|| Turned::Failed(SendErrorKind::Unavailable(outage.error.clone())))
     }
 
     /// Somebody left the queue without a lease.

@@ -21,7 +21,7 @@ use crate::{
     key::PoolKey,
     observe::Observer,
     send::{BoxError, ResponseBody, SendOptions, send},
-    status::{CauseOfDeath, DialFailureStatus, PoolStatus},
+    status::{DialFailureStatus, PoolStatus},
     supervisor::{Context, Supervisor},
     workers::Workers,
 };
@@ -130,10 +130,7 @@ impl Pool {
         let serial = generation.serial();
         hub.generation.store(generation);
         if withdrawn {
-            let now = Instant::now();
-            for link in hub.links().iter().filter(|link| link.birth.generation != serial) {
-                link.retire(CauseOfDeath::Replaced, now);
-            }
+            hub.withdraw_below(serial);
         }
         hub.supervisor.notify_one();
     }

@@ -293,8 +293,9 @@ async fn the_floor_of_http11_stands_again_after_the_provider_closed_idle_connect
     let pool = start(&sim, generation(1, &a), config(2, 2), Timeouts::default());
     warm(&pool).await;
     sim.kill_connections();
-    eventually("all are seen to be closed", || serving(&pool) == 0).await;
-    eventually("the floor stands again without any request", || serving(&pool) >= 2).await;
+    // Seen to be closed, and mended, may be one moment: the provider counts both.
+    let again = || sim.ledger().connections_accepted >= 4 && serving(&pool) >= 2;
+    eventually("the floor stands again without any request", again).await;
 }
 
 /// R4

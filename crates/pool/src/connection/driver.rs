@@ -100,8 +100,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(crate) async fn until_proved(&mut self) -> Result<(), Ended> {
         std::future::poll_fn(|cx| match self.poll_turn(cx) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
-            // A GOAWAY before the proof: this one will never serve; wait for it to say how it ends.
-            Poll::Pending if self.pongs > 0 && self.goaways == 0 => Poll::Ready(Ok(())),
+            // A GOAWAY or a failed write before the proof: this one will never serve; wait for how it ends.
+            Poll::Pending if self.pongs > 0 && self.link.state() == State::Proving => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
         })
         .await

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -52,6 +52,7 @@ pub(crate) struct Link {
     requests: AtomicU64,
     peak: AtomicU32,
     ping_rtt_us: AtomicU64,
+    credited: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
     driver: AtomicWaker,
 }
@@ -70,6 +71,7 @@ impl Link {
             requests: AtomicU64::new(0),
             peak: AtomicU32::new(0),
             ping_rtt_us: AtomicU64::new(u64::MAX),
+            credited: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
         })
@@ -124,6 +126,11 @@ impl Link {
     pub(crate) fn dialled(&self) -> (Duration, Instant) {
         let took = self.phases.get().map_or(Duration::ZERO, |phases| phases.total);
         (took, self.birth.born + took)
+    }
+
+    /// Whether this is the first time that it is credited with having been worth its dial.
+    pub(crate) fn credit_once(&self) -> bool {
+        !self.credited.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn cause(&self) -> Option<CauseOfDeath> {

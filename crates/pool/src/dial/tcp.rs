@@ -4,6 +4,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::Instant};
 
@@ -16,27 +17,40 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(45);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between the starts of two attempts.
+const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of one name that are tried in one dial.
 const MAX_ADDRESSES: usize = 4;
 
-/// Resolves and connects.
+/// Resolves and connects: addresses are tried a quarter of a second apart, the first that answers wins
+/// (RFC 8305 §5), so that a dead one costs little.
 pub(super) async fn connect(to: &HostPort, progress: &mut Progress) -> Result<TcpStream, DialError> {
     let addresses = resolve(to, progress).await?;
+    let Some(first) = addresses.first() else { return Err(no_address(to, "the answer holds no address")) };
+    progress.address = first.to_string();
+    let mut attempts: FuturesUnordered<_> =
+        addresses.iter().take(MAX_ADDRESSES).enumerate().map(|(n, address)| attempt(*address, n)).collect();
     let mut last = None;
-    for address in addresses.into_iter().take(MAX_ADDRESSES) {
-        progress.address = address.to_string();
-        match TcpStream::connect(address).await {
+    while let Some((address, result)) = attempts.next().await {
+        match result {
             Ok(tcp) => {
-                set_options(&tcp).map_err(|e| DialError::Connect {
-                    address: address.to_string(),
-                    detail: e.to_string(),
-                })?;
+                progress.address = address.to_string();
                 return Ok(tcp);
             }
             Err(e) => last = Some(connect_error(address, &e)),
         }
     }
     Err(last.unwrap_or_else(|| no_address(to, "the answer holds no address")))
+}
+
+async fn attempt(address: SocketAddr, place: usize) -> (SocketAddr, io::Result<TcpStream>) {
+    let connect = async {
+        tokio::time::sleep(STAGGER * u32::try_from(place).unwrap_or(u32::MAX)).await;
+        let tcp = TcpStream::connect(address).await?;
+        set_options(&tcp)?;
+        Ok(tcp)
+    };
+    (address, connect.await)
 }
 
 async fn resolve(to: &HostPort, progress: &mut Progress) -> Result<Vec<SocketAddr>, DialError> {

@@ -8,6 +8,7 @@ mod manager;
 mod proof;
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -37,6 +38,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How long one round of mending the floor may take.
 const MEND_LIMIT: Duration = Duration::from_secs(10);
+/// Least time between two rounds.
+const MEND_PAUSE: Duration = Duration::from_millis(250);
 /// How often bb8 looks for idle connections.
 const REAPER_RATE: Duration = Duration::from_secs(10);
 
@@ -140,24 +143,32 @@ impl Http1Pool {
             return Err(SendErrorKind::Stopping);
         }
         let _place = self.take_place()?;
-        // Registered before looking, so that a failure in between is not missed.
-        let told = hub.outage_told.notified();
         if self.serving() == 0 && self.gate.is_backing_off() {
             return Err(self.why_none(Duration::ZERO));
         }
-        tokio::select! {
-            biased;
-            lent = self.pool.get_owned() => match lent {
-                Ok(connection) => Ok(Loan::new(connection, self.context.clone())),
-                Err(RunError::User(e)) => Err(SendErrorKind::Unavailable(e)),
-                Err(RunError::TimedOut) => Err(self.why_none(LONGEST_WAIT)),
-            },
-            () = told => Err(self.why_none(Duration::ZERO)),
+        let mut lent = pin!(self.pool.get_owned());
+        loop {
+            let told = hub.outage_told.notified();
+            tokio::select! {
+                biased;
+                lent = lent.as_mut() => return match lent {
+                    Ok(connection) => Ok(Loan::new(connection, self.context.clone())),
+                    Err(RunError::User(e)) => Err(SendErrorKind::Unavailable(e)),
+                    Err(RunError::TimedOut) => Err(self.why_none(LONGEST_WAIT)),
+                },
+                // A dial that failed is no matter while others serve: one of them will come back.
+                () = told => if hub.is_stopping() || self.serving() == 0 {
+                    return Err(self.why_none(Duration::ZERO));
+                },
+            }
         }
     }
 
     /// Why no connection was lent within `after`.
     pub(crate) fn why_none(&self, after: Duration) -> SendErrorKind {
+        if self.context.hub.is_stopping() {
+            return SendErrorKind::Stopping;
+        }
         match self.context.hub.last_failure().filter(|_| self.serving() == 0) {
             Some(failure) => SendErrorKind::Unavailable(failure.error.clone()),
             None => SendErrorKind::QueueTimeout { after },
@@ -192,6 +203,8 @@ impl Http1Pool {
             // A checkout discards every idle connection that is spent, and bb8 refills to its floor.
             let lent = tokio::time::timeout(MEND_LIMIT, this.pool.get_owned()).await;
             drop(lent);
+            // What is still being dialled gets its time before the next round.
+            tokio::time::sleep(MEND_PAUSE).await;
             this.mending.store(false, Ordering::Relaxed);
             this.context.hub.supervisor.notify_one();
         });

@@ -307,6 +307,14 @@ pub(super) struct LimitedBody<B> {
     progress: Arc<Progress>,
 }
 
+impl<B> Drop for LimitedBody<B> {
+    fn drop(&mut self) {
+        // hyper lets go of a body when it is sent, also without polling an empty one; where it gives up half way it
+        // closes the connection.
+        self.progress.note(true);
+    }
+}
+
 /// How far a body that hyper sends has come.
 #[derive(Debug)]
 pub(super) struct Progress {

@@ -11,22 +11,27 @@ use crate::{config::PoolConfig, error::DialError};
 pub(crate) struct Backoff {
     failures: u32,
     not_before: Option<Instant>,
+    last_failed: Option<Instant>,
     rng: fastrand::Rng,
 }
 
 impl Backoff {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { failures: 0, not_before: None, rng: fastrand::Rng::with_seed(seed) }
+        Self { failures: 0, not_before: None, last_failed: None, rng: fastrand::Rng::with_seed(seed) }
     }
 
     /// A dial failed: the next waits. Returns for how long.
     pub(crate) fn failed(&mut self, config: &PoolConfig, error: &DialError, now: Instant) -> Duration {
-        self.failures = self.failures.saturating_add(1);
+        // Dials that were under way together fail together: that is one failure.
+        if !self.is_pausing(now) {
+            self.failures = self.failures.saturating_add(1);
+        }
+        self.last_failed = Some(now);
         let longest = if error.is_identity_fault() {
             // Redialling cannot mend a refused certificate.
             config.identity_fault_pause
         } else {
-            let doublings = (self.failures - 1).min(16);
+            let doublings = self.failures.saturating_sub(1).min(16);
             config.backoff_initial.saturating_mul(1 << doublings).min(config.backoff_max)
         };
         let delay = longest.mul_f64(0.5 + self.rng.f64() / 2.0);
@@ -42,7 +47,19 @@ impl Backoff {
         self.not_before = None;
     }
 
-    /// A connection carried something, or lasted: failures are forgotten.
+    /// No dial is to be made at `now`.
+    pub(crate) fn is_pausing(&self, now: Instant) -> bool {
+        self.not_before.is_some_and(|moment| moment > now)
+    }
+
+    /// A connection dialled at `born` carried something, or lasted. That says nothing of dials that failed later.
+    pub(crate) fn succeeded_by(&mut self, born: Instant) {
+        if self.last_failed.is_none_or(|failed| born > failed) {
+            self.succeeded();
+        }
+    }
+
+    /// Failures are forgotten.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
         self.not_before = None;
@@ -66,9 +83,10 @@ mod tests {
     fn grows_to_the_maximum_with_jitter_and_ends_with_success() {
         let config = PoolConfig::default();
         let error = DialError::ProveTimeout { after: Duration::from_secs(5) };
-        let now = Instant::now();
+        let mut now = Instant::now();
         let mut backoff = Backoff::new(7);
         for n in 0..12u32 {
+            now += config.backoff_max;
             let delay = backoff.failed(&config, &error, now);
             let longest = config.backoff_initial.saturating_mul(1 << n.min(16)).min(config.backoff_max);
             assert!(delay >= longest / 2 && delay <= longest, "{n}: {delay:?} of {longest:?}");

@@ -142,8 +142,10 @@ impl Supervisor {
         for link in hub.links().into_iter().filter(|link| link.birth.protocol == Protocol::H2) {
             match link.state() {
                 State::Serving => {
-                    if link.requests() > 0 || now.saturating_duration_since(link.birth.born) > WORTHY_AGE {
-                        self.backoff.succeeded();
+                    let worthy =
+                        link.requests() > 0 || now.saturating_duration_since(link.birth.born) > WORTHY_AGE;
+                    if worthy && link.credit_once() {
+                        self.backoff.succeeded_by(link.birth.born);
                     }
                     let idle_for = self.idle_for(&link, now);
                     facts.serving.push(Serving {
@@ -261,10 +263,15 @@ impl Supervisor {
             None => serving.len() >= self.context.config.min_connections as usize,
         };
         hub.set_floor_met(floor_met);
+        let nothing_serves = serving.is_empty() && hub.http1().is_none();
         if hub.set_differs(&serving) {
             hub.publish(serving);
         } else {
             hub.dispatch();
+        }
+        if nothing_serves && self.dialling.is_empty() && self.backoff.is_pausing(Instant::now()) {
+            // No dial is made for a while, for a known reason: whoever waits should not wait for nothing.
+            hub.report_outage();
         }
     }
 
