@@ -1,4 +1,4 @@
-//! Rules that a review of the pool found broken, each as a test against a simulated provider on loopback.
+//! The rules of the pool, each as a test against a simulated provider on loopback: what must hold when things go wrong.
 //!
 //! Owns nothing but the tests; the simulated provider and its certificates are made anew for each.
 
@@ -230,7 +230,6 @@ impl AsyncWrite for Shared {
     }
 }
 
-/// R1
 #[tokio::test]
 async fn a_flush_that_was_pending_is_resumed_at_the_next_turn() {
     let transport = Shared::default();
@@ -244,7 +243,6 @@ async fn a_flush_that_was_pending_is_resumed_at_the_next_turn() {
     assert_eq!(transport.0.lock().sent, 20, "bytes stay in the TLS layer until something else is written");
 }
 
-/// R2
 #[tokio::test]
 async fn a_replay_over_http11_carries_the_whole_body() {
     let a = client("CUSTOMER-0001-SBX");
@@ -298,7 +296,6 @@ async fn the_floor_of_http11_stands_again_after_the_provider_closed_idle_connect
     eventually("the floor stands again without any request", again).await;
 }
 
-/// R4
 #[tokio::test]
 async fn an_http11_connection_belongs_to_the_generation_it_was_dialled_with() {
     let (a, b) = (client("CUSTOMER-0001-SBX"), client("CUSTOMER-0001-SBX"));
@@ -315,7 +312,6 @@ async fn an_http11_connection_belongs_to_the_generation_it_was_dialled_with() {
     }
 }
 
-/// R5
 #[tokio::test]
 async fn a_chunked_response_leaves_its_http11_connection_fit_for_the_next() {
     let a = client("CUSTOMER-0001-SBX");
@@ -329,7 +325,6 @@ async fn a_chunked_response_leaves_its_http11_connection_fit_for_the_next() {
     assert!(accepted <= 4, "{accepted} connections for 20 requests one after another");
 }
 
-/// R7
 #[tokio::test]
 async fn a_removed_pin_stops_new_streams_at_once() {
     let a = client("CUSTOMER-0001-SBX");
@@ -341,7 +336,6 @@ async fn a_removed_pin_stops_new_streams_at_once() {
     assert!(answer.is_err(), "carried by a connection whose pin was taken away: {answer:?}");
 }
 
-/// R8
 #[tokio::test]
 async fn an_old_failure_does_not_refuse_requests_while_a_good_dial_is_under_way() {
     let a = client("CUSTOMER-0001-SBX");
@@ -364,7 +358,6 @@ async fn an_old_failure_does_not_refuse_requests_while_a_good_dial_is_under_way(
     assert!(answer.is_ok(), "no dial has failed since the last connection ended: {answer:?}");
 }
 
-/// R9
 #[test]
 fn goaways_under_load_on_many_workers_lose_no_request() {
     const WORKERS: usize = 3;
@@ -445,7 +438,6 @@ fn goaways_under_load_on_many_workers_lose_no_request() {
     assert!(failures.is_empty(), "{} failed, e.g. {:?}", failures.len(), &failures[..failures.len().min(5)]);
 }
 
-/// R10
 #[tokio::test]
 async fn a_provider_that_ends_every_connection_at_once_is_not_stormed_with_dials() {
     let a = client("CUSTOMER-0001-SBX");
@@ -458,7 +450,6 @@ async fn a_provider_that_ends_every_connection_at_once_is_not_stormed_with_dials
     assert!(accepted <= 40, "{accepted} connections in two seconds, and not one request");
 }
 
-/// R11
 #[tokio::test]
 async fn an_http11_provider_that_is_gone_is_reported_at_once() {
     let a = client("CUSTOMER-0001-SBX");
@@ -476,7 +467,6 @@ async fn an_http11_provider_that_is_gone_is_reported_at_once() {
     }
 }
 
-/// R11
 #[tokio::test]
 async fn the_queue_of_http11_is_bounded() {
     let a = client("CUSTOMER-0001-SBX");
@@ -497,7 +487,6 @@ async fn the_queue_of_http11_is_bounded() {
     assert!(turned_away >= 2, "{turned_away} of 5 were turned away; one is carried and one may wait");
 }
 
-/// R11
 #[tokio::test]
 async fn the_deadline_of_the_exchange_holds_while_an_http11_connection_is_waited_for() {
     let a = client("CUSTOMER-0001-SBX");
@@ -517,7 +506,6 @@ async fn the_deadline_of_the_exchange_holds_while_an_http11_connection_is_waited
     assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
 }
 
-/// R12
 #[tokio::test]
 async fn a_stop_waits_for_exchanges_over_http11() {
     let a = client("CUSTOMER-0001-SBX");
@@ -534,7 +522,6 @@ async fn a_stop_waits_for_exchanges_over_http11() {
     assert!(carried.is_finished(), "the stop ended before the exchange did");
 }
 
-/// R14
 #[tokio::test]
 async fn a_new_identity_does_not_wait_out_the_pause_of_the_refused_one() {
     let (a, b) = (client("CUSTOMER-0001-SBX"), client("CUSTOMER-0001-SBX"));
@@ -545,7 +532,6 @@ async fn a_new_identity_does_not_wait_out_the_pause_of_the_refused_one() {
     warm(&pool).await;
 }
 
-/// R15
 #[tokio::test]
 async fn what_one_attempt_may_have_done_is_not_forgotten_when_the_next_gets_no_stream() {
     let a = client("CUSTOMER-0001-SBX");
@@ -563,7 +549,6 @@ async fn what_one_attempt_may_have_done_is_not_forgotten_when_the_next_gets_no_s
     assert_eq!(error.retry_safe, RetrySafe::Unknown, "{error:?}");
 }
 
-/// R16
 #[tokio::test]
 async fn callers_that_do_not_read_stall_nobody_else() {
     let a = client("CUSTOMER-0001-SBX");
@@ -648,7 +633,6 @@ where
     port
 }
 
-/// R6
 #[tokio::test]
 async fn an_early_http11_response_does_not_lend_a_connection_that_still_sends_a_body() {
     let port = raw("http/1.1", async |mut tls| {
@@ -672,7 +656,6 @@ async fn an_early_http11_response_does_not_lend_a_connection_that_still_sends_a_
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
-/// R18
 #[tokio::test]
 async fn a_stop_does_not_wait_for_dials() {
     let a = client("CUSTOMER-0001-SBX");
@@ -684,7 +667,6 @@ async fn a_stop_does_not_wait_for_dials() {
     assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
 }
 
-/// R20
 #[tokio::test]
 async fn waiters_learn_the_known_cause_when_the_last_connection_ends_under_them() {
     let a = client("CUSTOMER-0001-SBX");
@@ -705,7 +687,6 @@ async fn waiters_learn_the_known_cause_when_the_last_connection_ends_under_them(
     assert!(matches!(error.kind, SendErrorKind::Unavailable(_)), "{:?}", error.kind);
 }
 
-/// R21
 #[tokio::test]
 async fn a_refused_stream_is_sent_again_on_another_connection() {
     let refusing = Arc::new(std::sync::atomic::AtomicU32::new(0));
@@ -734,7 +715,6 @@ async fn a_refused_stream_is_sent_again_on_another_connection() {
     }
 }
 
-/// R35
 #[tokio::test]
 async fn a_refused_certificate_is_not_dialled_at_every_turn_while_an_older_connection_serves() {
     let a = client("CUSTOMER-0001-SBX");
@@ -751,7 +731,6 @@ async fn a_refused_certificate_is_not_dialled_at_every_turn_while_an_older_conne
     assert!(refused <= 2, "{refused} dials in 20 short turns with a certificate that the provider refuses");
 }
 
-/// R36
 #[tokio::test]
 async fn a_dial_under_way_when_its_pin_was_taken_away_carries_nothing() {
     let port = raw("h2", async |tls| {
@@ -775,7 +754,6 @@ async fn a_dial_under_way_when_its_pin_was_taken_away_carries_nothing() {
     }
 }
 
-/// R39
 #[tokio::test]
 async fn requests_wait_for_a_busy_http11_connection_although_no_other_can_be_dialled() {
     let a = client("CUSTOMER-0001-SBX");
