@@ -87,7 +87,7 @@ async fn refused_streams_are_sent_again() {
     let tally = Load::new("refused", 4, 200).run(&lab).await;
     tally.assert_all_answered_once(&provider);
     let refused = provider.sim.ledger().refused_streams;
-    assert!(refused >= 16, "{refused}");
+    assert!(refused >= 10, "{refused}");
     assert_eq!(lab.total("sandbox", "replays").await, refused);
     assert_eq!(lab.metrics().await.count("tsh_retries_total", &[("verdict", "refused")]), refused);
 }
