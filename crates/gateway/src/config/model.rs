@@ -185,7 +185,8 @@ pub struct CallerTimeouts {
     pub first_byte: Duration,
     /// From the first byte of a request to the end of its header. Default 10 s.
     pub header: Duration,
-    /// Longest silence of a connection between requests. Default 75 s.
+    /// Longest silence between requests, and longest time in which a caller takes nothing of its response.
+    /// Default 75 s.
     pub idle: Duration,
 }
 

@@ -67,6 +67,8 @@ pub(super) struct CallerIo<S> {
     /// The phase that was being waited in, and since when.
     waiting: Option<(At, Instant)>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Runs while the caller takes none of our bytes.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// Until when a stream whose write side is closed is still read.
     linger_until: Option<Instant>,
 }
@@ -77,7 +79,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 impl<S> CallerIo<S> {
     pub(super) fn new(stream: S, sniffed: Bytes, phase: Arc<Phase>, limits: CallerTimeouts) -> Self {
-        Self { stream, sniffed, phase, limits, waiting: None, timer: None, linger_until: None }
+        Self { stream, sniffed, phase, limits, waiting: None, timer: None, stalled: None, linger_until: None }
     }
 
     fn limit(&self, at: At) -> Option<Duration> {
@@ -144,6 +146,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CallerIo<S> {
     }
 }
 
+impl<S> CallerIo<S> {
+    /// Ends a caller that takes none of our bytes: its response would hold a stream of the provider for ever.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let limit = self.limits.idle;
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
 impl<S: AsyncRead + Unpin> CallerIo<S> {
     /// Lets go of what still comes, until the caller closes or the time is up.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -163,7 +178,9 @@ impl<S: AsyncRead + Unpin> CallerIo<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CallerIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, data)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, data);
+        this.watch(cx, written)
     }
 
     fn poll_write_vectored(
@@ -171,7 +188,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CallerIo<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -241,6 +260,16 @@ mod tests {
             assert_eq!(began.elapsed().as_millis(), waited.as_millis());
             drop(far);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_takes_nothing_is_left() {
+        let limits = CallerTimeouts::default();
+        let (near, _far) = duplex(16);
+        let mut io = CallerIo::new(near, Bytes::new(), Phase::new(), limits);
+        let began = Instant::now();
+        let error = io.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, limits.idle));
     }
 
     #[tokio::test(start_paused = true)]

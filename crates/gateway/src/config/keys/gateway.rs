@@ -161,6 +161,6 @@ pub(crate) const TIMEOUTS: &[Key] = &[
         HOUR_MS,
         "ms",
         "75000",
-        "Callers: longest silence of a connection between requests.",
+        "Callers: longest silence between requests, and longest time in which a caller takes nothing of its response.",
     ),
 ];
