@@ -16,7 +16,7 @@ use crate::{
     Pool, PoolSpec,
     connection::{Birth, Driver, Limits, Link, wire},
     hub::{Hub, Preference, StreamLease},
-    observe::DialPhases,
+    status::DialPhases,
     status::Protocol,
     supervisor::{Context, next_id},
 };

@@ -29,11 +29,12 @@ pub use dial::{HostPort, Target};
 pub use error::{BodyError, DialError, SendError, SendErrorKind};
 pub use journey::{ConnectionId, Journey};
 pub use key::PoolKey;
-pub use observe::{DialPhases, DialReport, Observer, Unobserved};
+pub use observe::{DialReport, Observer, Unobserved};
 pub use pool::{Cut, Pool, PoolSpec};
 pub use send::{BoxError, ResponseBody, SendOptions};
 pub use status::{
-    CauseOfDeath, ConnectionStatus, DialFailureStatus, GenerationRole, PoolStatus, PoolTotals, Protocol,
+    CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole, PoolStatus, PoolTotals,
+    Protocol,
 };
 pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};
 pub use workers::Workers;

@@ -3,26 +3,13 @@
 //! The pool calls an [`Observer`] off the hot path only: for handshakes, deaths, GOAWAYs and retries. Gauges are
 //! not events; they are read from [`crate::PoolStatus`] when somebody looks, so they cannot drift.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
-use crate::{journey::ConnectionId, status::CauseOfDeath, verdict::Verdict};
-
-/// How long each phase of a dial took; `None` for a phase that was not reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct DialPhases {
-    /// Name resolution; zero where an address was configured.
-    pub dns: Option<Duration>,
-    /// TCP connect, a proxy's CONNECT included.
-    pub tcp: Option<Duration>,
-    /// TLS handshake.
-    pub tls: Option<Duration>,
-    /// From the end of the handshake to the proof.
-    pub prove: Option<Duration>,
-    /// The whole dial, to the proof or to the failure.
-    pub total: Duration,
-}
+use crate::{
+    journey::ConnectionId,
+    status::{CauseOfDeath, DialPhases},
+    verdict::Verdict,
+};
 
 /// The end of one dial, good or bad.
 #[derive(Clone, Debug, Serialize)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tls_core::{HandshakeFacts, TicketStats};
 
-use crate::{connection::State, journey::ConnectionId, observe::DialPhases};
+use crate::{connection::State, journey::ConnectionId};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -83,6 +83,21 @@ pub enum GenerationRole {
     Active,
     /// An older generation on its way out.
     Draining,
+}
+
+/// How long each phase of a dial took; `None` for a phase that was not reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DialPhases {
+    /// Name resolution; zero where an address was configured.
+    pub dns: Option<Duration>,
+    /// TCP connect, a proxy's CONNECT included.
+    pub tcp: Option<Duration>,
+    /// TLS handshake.
+    pub tls: Option<Duration>,
+    /// From the end of the handshake to the proof.
+    pub prove: Option<Duration>,
+    /// The whole dial, to the proof or to the failure.
+    pub total: Duration,
 }
 
 /// One connection at one moment.

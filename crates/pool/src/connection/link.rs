@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::state::{Event, State};
 use crate::{
     journey::ConnectionId,
-    observe::DialPhases,
+    status::DialPhases,
     status::{CauseOfDeath, ConnectionStatus, GenerationRole, Protocol},
 };
 

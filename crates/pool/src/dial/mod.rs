@@ -12,7 +12,7 @@ use tls_core::{Generation, HandshakeFacts};
 use tokio::{io::BufReader, net::TcpStream, time::Instant};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::{config::Timeouts, connection::fault_of, error::DialError, observe::DialPhases};
+use crate::{config::Timeouts, connection::fault_of, error::DialError, status::DialPhases};
 
 /// Where a dial goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
