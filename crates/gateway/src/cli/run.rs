@@ -36,7 +36,13 @@ pub fn run(args: &RunArgs, err: &mut dyn Write) -> ExitCode {
         LogFormat::Text => LogForm::Text,
         LogFormat::Json => LogForm::Json,
     };
-    log::install(form, loaded.config.log.level);
+    let _diagnostics = match log::install(form, loaded.config.log.level) {
+        Ok(diagnostics) => diagnostics,
+        Err(error) => {
+            let _ = writeln!(err, "the diagnostics' writer cannot be started: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
     for finding in &loaded.findings {
         tracing::warn!(code = finding.code, key = %finding.key_path, "{}; {}", finding.message, finding.remedy);
     }
@@ -71,7 +77,13 @@ async fn serve(config: &Config) -> u8 {
         Ok(signal) => tracing::info!(signal, drain = ?config.shutdown.drain, "stopping"),
         Err(error) => tracing::error!(%error, "no signal can be received; stopping"),
     }
-    let stopped = gateway.stop().await;
+    let stopped = tokio::select! {
+        stopped = gateway.stop() => stopped,
+        signal = stop_requested() => {
+            tracing::warn!(signal = signal.unwrap_or("none"), "asked again; stopping at once, without a drain");
+            return FAILED;
+        }
+    };
     if stopped.is_clean() {
         tracing::info!("stopped; nothing was cut");
         GOOD

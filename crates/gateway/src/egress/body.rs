@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -9,13 +10,19 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pool::{BodyError, BoxError, ResponseBody, RetrySafe};
 
-use super::{exchange::Exchange, headers};
+use super::{
+    caller::{Caller, Phase},
+    exchange::Exchange,
+    headers,
+};
 use crate::{outcome::ErrorCode, telemetry::Ended};
 
 /// The body of a reply. Records the outcome of its request when it ends or is dropped.
 pub struct ReplyBody {
     source: Source,
     exchange: Option<Exchange>,
+    /// Of a caller for which a gRPC reply ends the exchange.
+    phase: Option<Arc<Phase>>,
 }
 
 enum Source {
@@ -27,7 +34,7 @@ enum Source {
 impl ReplyBody {
     /// The provider's response on its way.
     pub(super) fn provider(body: ResponseBody, exchange: Exchange) -> Self {
-        let mut this = Self { source: Source::Provider(body), exchange: Some(exchange) };
+        let mut this = Self { source: Source::Provider(body), exchange: Some(exchange), phase: None };
         if this.is_end_stream() {
             this.finish(Ended::Complete);
         }
@@ -37,7 +44,7 @@ impl ReplyBody {
     /// A reply of our own.
     pub(super) fn own(content: Bytes, exchange: Option<Exchange>) -> Self {
         let content = (!content.is_empty()).then_some(content);
-        let mut this = Self { source: Source::Own(content), exchange };
+        let mut this = Self { source: Source::Own(content), exchange, phase: None };
         if this.is_end_stream() {
             this.finish(Ended::GatewayReply);
         }
@@ -45,8 +52,9 @@ impl ReplyBody {
     }
 
     /// A gRPC reply; its service records its own outcome.
-    pub(super) fn grpc(body: tonic::body::Body) -> Self {
-        Self { source: Source::Grpc(body), exchange: None }
+    pub(super) fn grpc(body: tonic::body::Body, caller: &Caller) -> Self {
+        let phase = caller.is_http1().then(|| caller.phase.clone());
+        Self { source: Source::Grpc(body), exchange: None, phase }
     }
 
     fn finish(&mut self, ended: Ended) {
@@ -139,13 +147,20 @@ impl Body for ReplyBody {
 
 impl Drop for ReplyBody {
     fn drop(&mut self) {
+        if let Some(phase) = &self.phase {
+            phase.exchange_ended();
+        }
         // Everything that `content-length` promised was handed over, or the request had none to read (HEAD).
         let delivered = match &self.source {
             Source::Provider(body) => body.is_delivered(),
             Source::Own(_) | Source::Grpc(_) => true,
         };
-        let head = self.exchange.as_ref().is_some_and(|e| e.method == http::Method::HEAD);
-        if delivered || head {
+        // HEAD, 204 and 304 have no body to deliver (RFC 9110 §6.4.1), whatever the provider's frames say.
+        let bodiless = self
+            .exchange
+            .as_ref()
+            .is_some_and(|e| e.method == http::Method::HEAD || matches!(e.status, 204 | 304));
+        if delivered || bodiless {
             let ended =
                 if matches!(self.source, Source::Own(_)) { Ended::GatewayReply } else { Ended::Complete };
             self.finish(ended);

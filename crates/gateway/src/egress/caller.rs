@@ -64,11 +64,13 @@ impl Phase {
         self.0.store(at as u8, Ordering::Relaxed);
     }
 
-    /// Bytes arrived.
-    pub(super) fn bytes_arrived(&self) {
-        if matches!(self.at(), At::Fresh | At::Idle) {
+    /// Bytes arrived. Returns whether a request's header begins with them.
+    pub(super) fn bytes_arrived(&self) -> bool {
+        let begins = matches!(self.at(), At::Fresh | At::Idle);
+        if begins {
             self.set(At::Head);
         }
+        begins
     }
 
     /// A request's header is complete.

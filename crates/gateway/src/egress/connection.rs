@@ -162,12 +162,13 @@ impl Server {
         if !grpc::is_reserved(request.uri().path()) {
             return handle(caller, request).await;
         }
+        caller.phase.exchange_began();
         let mut request = request.map(tonic::body::Body::new);
         if let Some(peer) = caller.peer {
             request.extensions_mut().insert(grpc::CallerAddress(peer));
         }
         match self.grpc.clone().oneshot(request).await {
-            Ok(reply) => reply.map(|body| ReplyBody::grpc(tonic::body::Body::new(body))),
+            Ok(reply) => reply.map(|body| ReplyBody::grpc(tonic::body::Body::new(body), &caller)),
             Err(never) => match never {},
         }
     }

@@ -29,8 +29,8 @@ pub(super) enum Sniffed {
     Http1,
 }
 
-/// The first bytes of the client preface (RFC 9113 §3.4); no HTTP/1 method begins with them and a space.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+/// The client preface (RFC 9113 §3.4), all of it: h2 itself would wait for the rest without a limit.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Reads until it is clear which protocol the caller speaks.
 ///
@@ -94,8 +94,16 @@ impl<S> CallerIo<S> {
     /// Ready when the phase has lasted too long.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<At> {
         let at = self.phase.at();
-        let Some(limit) = self.limit(at) else { return Poll::Pending };
         let now = Instant::now();
+        let Some(limit) = self.limit(at) else {
+            // No limit now, but the timer goes on: once the exchange is over nobody polls until it fires.
+            let idle = self.limits.idle;
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(now + idle)));
+            while timer.as_mut().poll(cx).is_ready() {
+                timer.as_mut().reset(now + idle);
+            }
+            return Poll::Pending;
+        };
         let since = match self.waiting {
             Some((same, since)) if same == at => since,
             _ => now,
@@ -132,9 +140,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CallerIo<S> {
             return Poll::Ready(Ok(()));
         }
         if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buf) {
-            this.phase.bytes_arrived();
-            // A new header begins: its time counts from here, not from an earlier wait.
-            this.waiting = None;
+            // A header's time counts from its first byte: further ones do not prolong it.
+            if this.phase.bytes_arrived() {
+                this.waiting = None;
+            }
             return Poll::Ready(read);
         }
         let at = ready!(this.poll_overdue(cx));
@@ -260,6 +269,46 @@ mod tests {
             assert_eq!(began.elapsed().as_millis(), waited.as_millis());
             drop(far);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_preface_and_a_header_byte_by_byte_have_their_limit() {
+        let limits = CallerTimeouts::default();
+        let (mut near, mut far) = duplex(64);
+        far.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+        let began = Instant::now();
+        assert_eq!(sniff(&mut near, limits).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), limits.header);
+
+        let (near, mut far) = duplex(1024);
+        let mut io = CallerIo::new(near, Bytes::new(), Phase::new(), limits);
+        let drip = tokio::spawn(async move {
+            while far.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let began = Instant::now();
+        let error = io.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() <= limits.header + Duration::from_secs(2), "{:?}", began.elapsed());
+        drop(io);
+        drip.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_limit_holds_after_a_long_exchange() {
+        let limits = CallerTimeouts::default();
+        let (near, _far) = duplex(64);
+        let phase = Phase::new();
+        phase.exchange_began();
+        let mut io = CallerIo::new(near, Bytes::new(), phase.clone(), limits);
+        // One read is polled while the exchange runs; after its end only a timer can wake the reader.
+        let reader = tokio::spawn(async move { io.read(&mut [0]).await });
+        tokio::time::sleep(limits.idle * 3).await;
+        phase.exchange_ended();
+        let began = Instant::now();
+        assert_eq!(reader.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() <= limits.idle * 2, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,19 +3,45 @@
 use bytes::BytesMut;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 
-/// A path holds `.` or `..` as a segment, plain or percent-encoded: what the provider would make of it is not what
-/// the route was chosen by.
+/// A path holds `.` or `..` as a segment, plain or percent-encoded, between slashes of any kind (encoded ones and
+/// backslashes too): what the provider would make of it is not what the route was chosen by.
 pub(super) fn has_dot_segment(path: &str) -> bool {
-    // Most paths hold neither a dot nor a percent sign after a slash: one look at the bytes settles it.
-    path.split('/').any(|segment| {
-        let first = segment.as_bytes().first();
-        (first == Some(&b'.') || first == Some(&b'%')) && is_dots(segment)
-    })
+    let bytes = path.as_bytes();
+    // Most paths hold neither a dot nor an encoded one: one look at the bytes settles it.
+    if !bytes.iter().any(|b| matches!(b, b'.' | b'%')) {
+        return false;
+    }
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (segment, after) = split_segment(rest);
+        if is_dots(segment) {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
+/// What stands before the next slash, and what follows it.
+fn split_segment(path: &[u8]) -> (&[u8], &[u8]) {
+    let mut at = 0;
+    while at < path.len() {
+        let slash = match &path[at..] {
+            [b'/' | b'\\', ..] => 1,
+            [b'%', b'2', b'f' | b'F', ..] | [b'%', b'5', b'c' | b'C', ..] => 3,
+            _ => 0,
+        };
+        if slash > 0 {
+            return (&path[..at], &path[at + slash..]);
+        }
+        at += 1;
+    }
+    (path, &[])
 }
 
 /// The segment is one or two dots, each plain or as `%2e`; matrix parameters (`..;x`) do not hide them.
-fn is_dots(segment: &str) -> bool {
-    let mut rest = segment.split(';').next().unwrap_or(segment).as_bytes();
+fn is_dots(segment: &[u8]) -> bool {
+    let mut rest = segment.split(|b| *b == b';').next().unwrap_or(segment);
     let mut dots = 0;
     while !rest.is_empty() {
         rest = match rest {
@@ -55,12 +81,36 @@ mod tests {
 
     #[test]
     fn dot_segments_are_found_however_they_are_written() {
-        for bad in
-            ["/a/../b", "/..", "/.", "/a/.", "/%2e%2e/b", "/a/.%2E", "/%2E/x", "/a/..;x=1/b", "/a/%2e;y"]
-        {
+        for bad in [
+            "/a/../b",
+            "/..",
+            "/.",
+            "/a/.",
+            "/%2e%2e/b",
+            "/a/.%2E",
+            "/%2E/x",
+            "/a/..;x=1/b",
+            "/a/%2e;y",
+            "/a/..%2fb",
+            "/a%2F..%2fb",
+            "/..%5cb",
+            "/a\\..",
+            "/a/%2e%2e%5C",
+        ] {
             assert!(has_dot_segment(bad), "{bad}");
         }
-        for good in ["/", "/a/b", "/a/...", "/a/.well-known", "/a..b", "/%2e%2e%2e", "/a/%2f..b", "/a;.."] {
+        for good in [
+            "/",
+            "/a/b",
+            "/a/...",
+            "/a/.well-known",
+            "/a..b",
+            "/%2e%2e%2e",
+            "/a/%2f..b",
+            "/a%2fb",
+            "/v1.2/x%2Fy.json",
+            "/a;..",
+        ] {
             assert!(!has_dot_segment(good), "{good}");
         }
     }

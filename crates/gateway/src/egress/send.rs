@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use pool::{BodyError, Journey, ResponseBody, RetrySafe, SendOptions};
 
@@ -12,7 +12,7 @@ use super::{
     headers, path,
     reply::Failure as Refused,
     route::{self, Asked},
-    service::{check_form, failure_of},
+    service::{check_form, failure_of, refuse_dot_segments},
 };
 use crate::{
     grpc::{Call, EgressCore, Executed, Failure, Placed, Target},
@@ -94,8 +94,14 @@ impl WholeRequests {
             .and_then(|path| path::target(&upstream.authority, &upstream.base_path, stripped, path));
         parts.uri = target
             .ok_or_else(|| Failure::before_send(ErrorCode::BadRequest, "the path makes no valid URI"))?;
+        refuse_dot_segments(&parts.uri).map_err(before_send)?;
         let found = headers::survey(&parts.headers);
         headers::to_provider(&mut parts.headers, found, core.client_headers);
+        // The length is what the body has, whatever the message says: a wrong one would shift the next request.
+        parts.headers.remove(header::CONTENT_LENGTH);
+        if !body.is_empty() {
+            parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
         Ok(Request::from_parts(parts, Full::new(body)))
     }
 }

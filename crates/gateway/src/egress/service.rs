@@ -91,6 +91,8 @@ fn prepare<'a, B>(
     let Some(target) = target else {
         return Err(Failure::early(ErrorCode::BadRequest, "the path makes no valid URI"));
     };
+    // Taking a prefix off can bring one about that was none before.
+    refuse_dot_segments(&target)?;
     *request.uri_mut() = target;
     exchange.correlation_id = Some(headers::to_provider(request.headers_mut(), found, core.client_headers));
     let options = SendOptions {
@@ -115,15 +117,21 @@ pub(super) fn check_form<B>(request: &Request<B>, upgrade: bool) -> Result<(), F
     if !path.starts_with('/') {
         return Err(Failure::early(ErrorCode::BadRequest, format!("the target {path} is not a path")));
     }
-    if path::has_dot_segment(path) {
-        let detail = "the path contains a segment `.` or `..`, plain or encoded: send the path it stands for";
-        return Err(Failure::early(ErrorCode::PathNotAllowed, detail));
-    }
+    refuse_dot_segments(request.uri())?;
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let needs_host = request.version() == Version::HTTP_11 && request.uri().authority().is_none();
     if hosts > 1 || (hosts == 0 && needs_host) {
         let detail = "an HTTP/1.1 request carries exactly one Host field (RFC 9112 §3.2)";
         return Err(Failure::early(ErrorCode::BadRequest, detail));
+    }
+    Ok(())
+}
+
+/// What the provider would make of such a path is not what the route was chosen by.
+pub(super) fn refuse_dot_segments(uri: &http::Uri) -> Result<(), Failure> {
+    if path::has_dot_segment(uri.path()) {
+        let detail = "the path contains a segment `.` or `..`, plain or encoded: send the path it stands for";
+        return Err(Failure::early(ErrorCode::PathNotAllowed, detail));
     }
     Ok(())
 }

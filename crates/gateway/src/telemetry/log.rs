@@ -12,6 +12,8 @@ use tracing_subscriber::{
     layer::SubscriberExt,
 };
 
+use super::line_writer::{LineQueue, LineWriter, Losses};
+
 /// The form of a diagnostic line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogForm {
@@ -44,10 +46,42 @@ where
     Registry::default().with(layer)
 }
 
+/// Diagnostics on standard error, written by a thread of their own: a reader that stands still must not stop a worker.
+/// Dropping it writes what waits, for up to a second.
+pub struct Diagnostics {
+    // Held for its drop.
+    _writer: LineWriter,
+}
+
+/// Most lines of diagnostics waiting to be written; beyond it lines are dropped.
+const MOST_LINES: usize = 4_096;
+
 /// Sends diagnostics of the whole process to standard error. The first call wins: later ones (several gateways
-/// in one process) change nothing and return `false`.
-pub fn install(form: LogForm, level: Level) -> bool {
-    tracing::subscriber::set_global_default(subscriber(form, level, io::stderr)).is_ok()
+/// in one process) change nothing.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn install(form: LogForm, level: Level) -> io::Result<Diagnostics> {
+    let writer = LineWriter::start("tsh-diagnostics", io::stderr(), MOST_LINES, Losses::uncounted())?;
+    let queue = writer.queue();
+    // Somebody else's subscriber stays: this one then says nothing.
+    let _ = tracing::subscriber::set_global_default(subscriber(form, level, move || Line(queue.clone())));
+    Ok(Diagnostics { _writer: writer })
+}
+
+/// Takes one line and hands it to the writer's thread; never blocks.
+struct Line(LineQueue);
+
+impl io::Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // The formatter writes each event in one piece.
+        self.0.push(line.to_vec(), 1);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
