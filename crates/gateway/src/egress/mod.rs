@@ -46,6 +46,7 @@ pub use self::{
 };
 use crate::{
     grpc::{self, GrpcLimits, Health},
+    runtime::room_for_callers,
     telemetry::Recorder,
 };
 
@@ -76,11 +77,19 @@ impl Egress {
                 })
             })
             .collect();
+        let callers = room_for_callers(core.limits.max_connections);
+        if callers < core.limits.max_connections {
+            tracing::warn!(
+                callers,
+                wanted = core.limits.max_connections,
+                "the limit on open files leaves room for fewer callers than limits.max_connections; raise it"
+            );
+        }
         let load = (0..workers.len()).map(|_| AtomicUsize::new(0)).collect();
         let acceptor = Arc::new(Acceptor {
             servers,
             load,
-            permits: Arc::new(Semaphore::new(core.limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(callers.min(Semaphore::MAX_PERMITS))),
             metrics: recorder.handle(0).metrics().callers().clone(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -10,7 +10,7 @@ mod threads;
 
 pub(crate) use self::environment::spec as pool_spec;
 pub use self::{
-    rlimit::raise_descriptor_limit,
+    rlimit::{raise_descriptor_limit, room_for_callers},
     server::{Gateway, StartError, Stopped},
     signal::stop_requested,
     threads::WorkerThreads,
