@@ -199,8 +199,9 @@ async fn seen(provider: &Provider, id: &str) {
 async fn gone(lab: &Lab, provider: &Provider, id: &str, count: u64) {
     let line = lab.log_line(id).await;
     assert_eq!((&line["outcome"], &line["ended"]), (&"caller_gone".into(), &"caller_gone".into()), "{line}");
-    // The echo of the second had begun: its status was out already.
-    assert_eq!(line["status"], if id == "gone-2" { 200 } else { 499 }, "{line}");
+    // The echo of the second may have begun: then its status was out already.
+    let begun = id == "gone-2" && line["status"] == 200;
+    assert!(begun || line["status"] == 499, "{line}");
     eventually("the provider sees the reset", async || {
         (provider.sim.ledger().client_resets == count).then_some(())
     })

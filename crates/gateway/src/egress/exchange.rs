@@ -61,7 +61,9 @@ impl Exchange {
 
     /// Records how it ended.
     pub(super) fn finish(mut self, ended: Ended) {
-        self.record(ended);
+        // A reply made for a caller that has left reaches nobody.
+        let left = self.code == Some(ErrorCode::CallerGone);
+        self.record(if left { Ended::CallerGone } else { ended });
     }
 
     fn record(&mut self, ended: Ended) {
