@@ -53,6 +53,7 @@ pub(crate) struct Link {
     peak: AtomicU32,
     ping_rtt_us: AtomicU64,
     credited: AtomicBool,
+    buried: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
     driver: AtomicWaker,
 }
@@ -72,6 +73,7 @@ impl Link {
             peak: AtomicU32::new(0),
             ping_rtt_us: AtomicU64::new(u64::MAX),
             credited: AtomicBool::new(false),
+            buried: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
         })
@@ -131,6 +133,11 @@ impl Link {
     /// Whether this is the first time that it is credited with having been worth its dial.
     pub(crate) fn credit_once(&self) -> bool {
         !self.credited.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether this is the first time that its end is reported.
+    pub(crate) fn bury_once(&self) -> bool {
+        !self.buried.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn cause(&self) -> Option<CauseOfDeath> {

@@ -36,12 +36,13 @@ impl Http1Connection {
         context: Arc<Context>,
     ) -> Self {
         let driven = link.clone();
-        let hub = context.hub.clone();
+        let reporter = context.clone();
         let driver = tokio::spawn(async move {
             // How it ended is told to the request that was under way; an idle end is a closed connection.
             let _ = connection.await;
             driven.ended(CauseOfDeath::ClosedByProvider);
-            hub.supervisor.notify_one();
+            // Reported now: bb8 lets go of an idle connection only when it looks at it next.
+            bury(&reporter, &driven);
         });
         Self { sender, driver: driver.abort_handle(), link, context }
     }
@@ -73,8 +74,16 @@ impl Drop for Http1Connection {
         self.driver.abort();
         let cause = self.link.cause().unwrap_or(CauseOfDeath::Idle);
         self.link.ended(cause);
-        self.context.hub.unregister(self.link.id());
-        self.context.observer.closed(self.link.id(), cause, self.link.requests());
-        self.context.hub.supervisor.notify_one();
+        bury(&self.context, &self.link);
+    }
+}
+
+/// Reports the end of a connection, once.
+fn bury(context: &Context, link: &Link) {
+    if link.bury_once() {
+        context.hub.unregister(link.id());
+        let cause = link.cause().unwrap_or(CauseOfDeath::ClosedByProvider);
+        context.observer.closed(link.id(), cause, link.requests());
+        context.hub.supervisor.notify_one();
     }
 }
