@@ -1,3 +1,5 @@
+//! The command line of the simulator, and the configuration that it prints.
+
 use clap::Parser as _;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;

@@ -1,3 +1,5 @@
+//! The summary: what it counts as good, and what it says of what was lost.
+
 use std::{collections::BTreeMap, time::Duration};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The table: what it shows at which width, and that it never breaks a line.
+
 use std::time::Duration;
 
 use super::*;
