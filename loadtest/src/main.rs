@@ -12,13 +12,16 @@ mod grpc;
 mod h2c;
 mod http1;
 mod lab;
+mod load;
 mod pacer;
 mod plan;
 mod process;
 mod progress;
 mod record;
+mod redial;
 mod relay;
 mod report;
+mod resumption;
 mod run;
 mod schedule;
 mod source;
@@ -38,7 +41,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 
 use crate::{
-    args::{Cli, Command, RelayArgs, RunArgs, StormArgs, TableArgs},
+    args::{Cli, Command, RedialArgs, RelayArgs, ResumptionArgs, RunArgs, StormArgs, TableArgs},
     error::Error,
     plan::Plan,
     progress::Visibility,
@@ -57,6 +60,8 @@ fn main() -> ExitCode {
         (Some(Command::Table(args)), _) => table(args, &mut out),
         (Some(Command::Relay(args)), _) => relay(args),
         (Some(Command::Storm(args)), _) => storm(args, &mut out),
+        (Some(Command::Resumption(args)), _) => resumption(args, &mut out),
+        (Some(Command::Redial(args)), _) => redial(args, &mut out),
         (None, Some(args)) => measure(args, &mut out),
         (None, None) => Err(Error::Usage("give --target http://host:port/path; --help has examples".into())),
     };
@@ -94,6 +99,24 @@ fn relay(args: &RelayArgs) -> Result<ExitCode, Error> {
 fn storm(args: &StormArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let report = storm::run(args)?;
     if let Some(file) = &args.out {
+        write_json(&report, file, out)?;
+    }
+    report.write_text(out).map_err(not_written)?;
+    Ok(code(report.is_good()))
+}
+
+fn resumption(args: &ResumptionArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let report = resumption::run(args)?;
+    if let Some(file) = &args.json {
+        write_json(&report, file, out)?;
+    }
+    report.write_text(out).map_err(not_written)?;
+    Ok(code(report.is_good()))
+}
+
+fn redial(args: &RedialArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let report = redial::run(args)?;
+    if let Some(file) = &args.json {
         write_json(&report, file, out)?;
     }
     report.write_text(out).map_err(not_written)?;
