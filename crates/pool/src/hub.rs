@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -22,9 +23,10 @@ use tokio::{
 use crate::{
     connection::{Link, State},
     error::{DialError, SendErrorKind},
+    health::Health,
     http1::Http1Pool,
     journey::ConnectionId,
-    status::{CauseOfDeath, PoolTotals},
+    status::{BreakerStatus, CauseOfDeath, LearnedStatus, PoolTotals},
     workers,
 };
 
@@ -52,9 +54,22 @@ pub(crate) struct Hub {
     least_generation: AtomicU64,
     growth_wanted: AtomicBool,
     stopping: AtomicBool,
+    /// The breaker withholds requests: the provider's application is unhealthy.
+    withheld: AtomicBool,
+    ping_interval_ms: AtomicU64,
+    /// What the supervisor knows, for status.
+    pub(crate) known: ArcSwap<Known>,
     pub(crate) supervisor: Notify,
     pub(crate) replay_bytes: AtomicUsize,
     pub(crate) counters: Counters,
+}
+
+/// What the supervisor knows about the provider, published for status.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) breaker: BreakerStatus,
+    pub(crate) learned: LearnedStatus,
+    pub(crate) health: Option<Health>,
 }
 
 /// The failure of the last dial, and when.
@@ -139,6 +154,9 @@ impl Hub {
             least_generation: AtomicU64::new(0),
             growth_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            withheld: AtomicBool::new(false),
+            ping_interval_ms: AtomicU64::new(u64::MAX),
+            known: ArcSwap::default(),
             supervisor: Notify::new(),
             replay_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -259,6 +277,30 @@ impl Hub {
     /// The last failure of a dial, if nothing succeeded since.
     pub(crate) fn last_failure(&self) -> Option<Arc<Outage>> {
         self.last_failure.load_full()
+    }
+
+    /// How often connections send a PING now.
+    pub(crate) fn ping_interval(&self) -> Duration {
+        Duration::from_millis(self.ping_interval_ms.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_ping_interval(&self, interval: Duration) {
+        self.ping_interval_ms
+            .store(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Why requests are refused although connections serve, if they are.
+    pub(crate) fn withheld(&self) -> Option<SendErrorKind> {
+        // The common case costs one load.
+        if !self.withheld.load(Ordering::Relaxed) {
+            return None;
+        }
+        let why = self.known.load().breaker.why.clone()?;
+        Some(SendErrorKind::Unavailable(why))
+    }
+
+    pub(crate) fn set_withheld(&self, withheld: bool) {
+        self.withheld.store(withheld, Ordering::Relaxed);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -37,8 +37,10 @@ pub use observe::{DialReport, Observer, Unobserved};
 pub use pool::{Cut, Pool, PoolSpec};
 pub use send::{BoxError, ResponseBody, SendOptions};
 pub use status::{
-    CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole, PoolStatus, PoolTotals,
+    BreakerStatus, CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole,
+    LearnedStatus, PoolStatus, PoolTotals,
     Protocol,
 };
+pub use supervisor::BreakerState;
 pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};
 pub use workers::Workers;

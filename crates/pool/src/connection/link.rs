@@ -18,7 +18,10 @@ use parking_lot::Mutex;
 use tls_core::HandshakeFacts;
 use tokio::time::Instant;
 
-use super::state::{Event, State};
+use super::{
+    Vitals,
+    state::{Event, State},
+};
 use crate::{
     journey::ConnectionId,
     status::DialPhases,
@@ -54,6 +57,7 @@ pub(crate) struct Link {
     ping_rtt_us: AtomicU64,
     credited: AtomicBool,
     buried: AtomicBool,
+    vitals: Vitals,
     sender: Mutex<Option<SendRequest<Bytes>>>,
     driver: AtomicWaker,
 }
@@ -74,6 +78,7 @@ impl Link {
             ping_rtt_us: AtomicU64::new(u64::MAX),
             credited: AtomicBool::new(false),
             buried: AtomicBool::new(false),
+            vitals: Vitals::default(),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
         })
@@ -147,6 +152,16 @@ impl Link {
     /// Since when it takes no new streams.
     pub(crate) fn drain_since(&self) -> Option<Instant> {
         self.drain_since.get().copied()
+    }
+
+    /// Its vital signs.
+    pub(crate) fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    /// Something changed that the driver should look at.
+    pub(crate) fn wake_driver(&self) {
+        self.driver.wake();
     }
 
     /// Registers the driver, so that a retirement reaches it at once.

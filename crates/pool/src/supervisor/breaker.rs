@@ -78,10 +78,11 @@ pub(crate) struct Breaker {
 }
 
 /// The word for a state in status, metrics and logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
     /// Dials are made as needed.
+    #[default]
     Closed,
     /// No dial is made for a while.
     Open,
