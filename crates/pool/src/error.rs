@@ -77,7 +77,9 @@ pub enum DialError {
         after: Duration,
     },
     /// TLS and HTTP work, but the server refuses our certificate in its answer to the health request.
-    #[error("the provider answered {status} to the health request {path}: it refuses our certificate in HTTP")]
+    #[error(
+        "the provider answered {status} to the health request {path}: it refuses our certificate in HTTP"
+    )]
     RefusedInHttp {
         /// Path of the health request.
         path: String,

@@ -123,9 +123,7 @@ impl HealthFault {
     pub(crate) fn to_dial_error(&self, check: &HealthCheck) -> Arc<DialError> {
         let path = check.path.path().to_owned();
         Arc::new(match self {
-            Self::CertificateRefused(status) => {
-                DialError::RefusedInHttp { path, status: status.as_u16() }
-            }
+            Self::CertificateRefused(status) => DialError::RefusedInHttp { path, status: status.as_u16() },
             other => DialError::Unhealthy { path, detail: other.to_string() },
         })
     }

@@ -57,6 +57,7 @@ pub(crate) struct Hub {
     /// The breaker withholds requests: the provider's application is unhealthy.
     withheld: AtomicBool,
     ping_interval_ms: AtomicU64,
+    ignores_pings: AtomicBool,
     /// What the supervisor knows, for status.
     pub(crate) known: ArcSwap<Known>,
     pub(crate) supervisor: Notify,
@@ -156,6 +157,7 @@ impl Hub {
             stopping: AtomicBool::new(false),
             withheld: AtomicBool::new(false),
             ping_interval_ms: AtomicU64::new(u64::MAX),
+            ignores_pings: AtomicBool::new(false),
             known: ArcSwap::default(),
             supervisor: Notify::new(),
             replay_bytes: AtomicUsize::new(0),
@@ -289,6 +291,16 @@ impl Hub {
             .store(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Whether the provider answers no PINGs.
+    pub(crate) fn ignores_pings(&self) -> bool {
+        self.ignores_pings.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the provider ignored a PING; returns what was known before.
+    pub(crate) fn set_ignores_pings(&self, ignores: bool) -> bool {
+        self.ignores_pings.swap(ignores, Ordering::Relaxed)
+    }
+
     /// Why requests are refused although connections serve, if they are.
     pub(crate) fn withheld(&self) -> Option<SendErrorKind> {
         // The common case costs one load.
@@ -340,6 +352,10 @@ impl Hub {
         for _ in 0..=set.len() {
             let link = choose(&set, preference)?;
             if let Some(carried) = link.try_acquire() {
+                if link.is_at_wake_mark(carried + 1) {
+                    // Its successor is wanted before the provider ends it.
+                    self.supervisor.notify_one();
+                }
                 self.note_load(link);
                 return Some(StreamLease { link: link.clone(), hub: self.clone(), carried });
             }
@@ -489,10 +505,12 @@ fn choose(set: &[Arc<Link>], preference: Preference) -> Option<&Arc<Link>> {
         let weight = if elder_seen { 2 } else { 1 };
         elder_seen = true;
         let in_flight = link.in_flight();
-        if in_flight >= link.capacity() {
+        if in_flight >= link.room() {
             continue;
         }
         let score = match preference {
+            // Better a connection that the provider may end than a request that waits for a handshake.
+            _ if link.is_last_resort() => u64::MAX - 2 + u64::from(in_flight > 0),
             Preference::Balanced => {
                 let elsewhere = if link.birth.worker == workers::index() { 0 } else { FOREIGN_WORKER_COST };
                 u64::from(in_flight) * weight + elsewhere

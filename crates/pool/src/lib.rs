@@ -28,8 +28,8 @@ pub mod workers;
 pub use config::{LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
 pub use connection::{Event, Illegal, State};
 pub use dial::{HostPort, Target};
-pub use health::{Expected, Health, HealthCheck};
 pub use error::{BodyError, DialError, SendError, SendErrorKind};
+pub use health::{Expected, Health, HealthCheck};
 pub use journey::{ConnectionId, Journey};
 pub use key::PoolKey;
 pub use learned::LearnedLimits;
@@ -38,8 +38,7 @@ pub use pool::{Cut, Pool, PoolSpec};
 pub use send::{BoxError, ResponseBody, SendOptions};
 pub use status::{
     BreakerStatus, CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole,
-    LearnedStatus, PoolStatus, PoolTotals,
-    Protocol,
+    LearnedStatus, PoolStatus, PoolTotals, Protocol,
 };
 pub use supervisor::BreakerState;
 pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};

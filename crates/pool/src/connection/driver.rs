@@ -23,11 +23,7 @@ use super::{
     pinger::{PingAnswers, Pinger, Step},
     tap::{GoAway, Seen},
 };
-use crate::{
-    hub::Hub,
-    observe::Observer,
-    status::CauseOfDeath,
-};
+use crate::{hub::Hub, observe::Observer, status::CauseOfDeath};
 
 /// What a connection may carry and how its health is watched.
 #[derive(Clone, Copy, Debug)]

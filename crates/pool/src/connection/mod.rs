@@ -12,7 +12,7 @@ mod vitals;
 mod wire;
 
 pub(crate) use driver::{Driver, Ended, Limits};
-pub(crate) use link::{Birth, Link};
+pub(crate) use link::{Birth, Link, Role};
 pub(crate) use pinger::PingAnswers;
 pub use state::{Event, Illegal, State};
 pub(crate) use vitals::{Farewell, Trust, Vitals};

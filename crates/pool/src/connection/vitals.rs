@@ -189,8 +189,7 @@ mod tests {
         let vitals = Vitals::default();
         assert!(vitals.sample_once().is_none());
         let at = Instant::now();
-        let farewell =
-            Farewell { at, requests: 200, uncertain: 0, idle: None, routine: true, calm: false };
+        let farewell = Farewell { at, requests: 200, uncertain: 0, idle: None, routine: true, calm: false };
         vitals.bid_farewell(farewell);
         assert_eq!(vitals.sample_once().map(|f| f.requests), Some(200));
         assert!(vitals.sample_once().is_none());

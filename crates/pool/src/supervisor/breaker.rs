@@ -71,7 +71,6 @@ pub(crate) enum Allowance {
 #[derive(Debug)]
 pub(crate) struct Breaker {
     state: State,
-    since: Instant,
     backoff: Backoff,
     /// Full handshakes in a row that ended before the proof without a word: one is an accident, two are a refusal.
     wordless: u8,
@@ -106,8 +105,8 @@ impl BreakerState {
 }
 
 impl Breaker {
-    pub(crate) fn new(seed: u64, now: Instant) -> Self {
-        Self { state: State::Closed, since: now, backoff: Backoff::new(seed), wordless: 0 }
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { state: State::Closed, backoff: Backoff::new(seed), wordless: 0 }
     }
 
     /// The one transition function. Returns the state's word if that changed.
@@ -121,7 +120,7 @@ impl Breaker {
             Signal::Healthy => self.healthy(),
             Signal::Renewed => self.renew(),
         }
-        self.changed(before, now)
+        self.changed(before)
     }
 
     /// Lets time pass: an open breaker whose pause is over allows one trial. Returns the word if that changed.
@@ -132,7 +131,7 @@ impl Breaker {
         {
             self.state = State::HalfOpen { why: why.clone(), withholds: *withholds };
         }
-        self.changed(before, now)
+        self.changed(before)
     }
 
     fn failed(&mut self, why: Arc<DialError>, config: &PoolConfig, now: Instant) {
@@ -173,12 +172,9 @@ impl Breaker {
         self.state = State::Closed;
     }
 
-    fn changed(&mut self, before: BreakerState, now: Instant) -> Option<BreakerState> {
+    fn changed(&self, before: BreakerState) -> Option<BreakerState> {
         let after = self.word();
-        (before != after).then(|| {
-            self.since = now;
-            after
-        })
+        (before != after).then_some(after)
     }
 
     /// How many dials may be made now.
@@ -212,11 +208,6 @@ impl Breaker {
             State::Open { until, .. } => Some(until),
             State::Closed | State::HalfOpen { .. } => None,
         }
-    }
-
-    /// Since when it is in its state.
-    pub(crate) fn since(&self) -> Instant {
-        self.since
     }
 
     /// The state's word.
@@ -261,7 +252,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let now = Instant::now();
-            Self { breaker: Breaker::new(7, now), config: PoolConfig::default(), now }
+            Self { breaker: Breaker::new(7), config: PoolConfig::default(), now }
         }
 
         fn on(&mut self, signal: Signal) -> Option<BreakerState> {

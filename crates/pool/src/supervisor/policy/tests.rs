@@ -2,8 +2,6 @@
 
 use super::*;
 
-
-
 const LATER: Duration = Duration::from_secs(1000);
 
 fn config() -> PoolConfig {
