@@ -17,6 +17,7 @@ mod journey;
 mod key;
 mod observe;
 mod pool;
+mod queue;
 mod send;
 mod status;
 mod supervisor;
@@ -31,6 +32,7 @@ pub use journey::{ConnectionId, Journey};
 pub use key::PoolKey;
 pub use observe::{DialReport, Observer, Unobserved};
 pub use pool::{Cut, Pool, PoolSpec};
+pub use queue::Caller;
 pub use send::{BoxError, ResponseBody, SendOptions};
 pub use status::{
     CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole, PoolStatus, PoolTotals,

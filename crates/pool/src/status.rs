@@ -29,13 +29,15 @@ pub enum CauseOfDeath {
     Replaced,
     /// The pool was stopped.
     Stopped,
+    /// Its stream numbers, of which HTTP/2 has 2^30, came to an end.
+    Exhausted,
     /// It never served: the dial or the proof failed.
     NeverServed,
 }
 
 impl CauseOfDeath {
     /// All causes, for registering metrics.
-    pub const ALL: [CauseOfDeath; 9] = [
+    pub const ALL: [CauseOfDeath; 10] = [
         Self::Goaway,
         Self::Age,
         Self::Idle,
@@ -44,6 +46,7 @@ impl CauseOfDeath {
         Self::ProtocolError,
         Self::Replaced,
         Self::Stopped,
+        Self::Exhausted,
         Self::NeverServed,
     ];
 
@@ -59,6 +62,7 @@ impl CauseOfDeath {
             Self::ProtocolError => "protocol_error",
             Self::Replaced => "replaced",
             Self::Stopped => "stopped",
+            Self::Exhausted => "exhausted",
             Self::NeverServed => "never_served",
         }
     }

@@ -5,11 +5,14 @@
 
 mod driver;
 mod link;
+mod permits;
 mod state;
+mod sync;
 mod tap;
 mod wire;
 
 pub(crate) use driver::{Driver, Ended, Limits};
 pub(crate) use link::{Birth, Link};
+pub(crate) use permits::{Grant, Notice, Share, Standing, View, Waiters};
 pub use state::{Event, Illegal, State};
 pub(crate) use wire::{Wire, WireHandle, fault_of, wire};
