@@ -158,7 +158,11 @@ impl Hub {
                     .take()
                     .or_else(|| self.pick(preference))
                     .or_else(|| self.pick_as_waiter(preference));
-                let (Some(lease), Some(waiter)) = (lease, desk.queue.serve()) else { break };
+                let Some(lease) = lease else { break };
+                let Some(waiter) = desk.queue.serve() else {
+                    unclaimed = Some(lease);
+                    break;
+                };
                 desk.rate.served(now);
                 if let Err(Ok(lease)) = waiter.reply.send(Ok(lease)) {
                     unclaimed = Some(lease);
