@@ -19,7 +19,8 @@ use tls_core::HandshakeFacts;
 use tokio::time::Instant;
 
 use super::{
-    permits::{Grant, Permits, Share, Standing, View, Waiters},
+    Trust, Vitals,
+    permits::{Grant, Permits, Share, View, Waiters},
     state::{Event, State},
 };
 use crate::{
@@ -50,6 +51,15 @@ struct Home {
     hub: Weak<Hub>,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It carries requests.
+    Regular,
+    /// It also tries to outlive what was learned about the provider.
+    Probe,
+}
+
 /// The shared half of a connection.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -63,6 +73,9 @@ pub(crate) struct Link {
     ping_rtt_us: AtomicU64,
     credited: AtomicBool,
     buried: AtomicBool,
+    vitals: Vitals,
+    /// It puts a learned limit to the test, one stream at a time.
+    probing: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
     driver: AtomicWaker,
 }
@@ -81,6 +94,8 @@ impl Link {
             ping_rtt_us: AtomicU64::new(u64::MAX),
             credited: AtomicBool::new(false),
             buried: AtomicBool::new(false),
+            vitals: Vitals::default(),
+            probing: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
         })
@@ -160,6 +175,36 @@ impl Link {
         self.drain_since.get().copied()
     }
 
+    /// Sets how many requests it should carry, and at which number the supervisor wants to be told. A connection under
+    /// test has no such limit, but carries one stream at a time. Returns whether that number was passed just now, so
+    /// that nobody will tell.
+    pub(crate) fn allot(&self, role: Role, budget: Option<(u64, u64)>) -> bool {
+        self.probing.store(role == Role::Probe, Ordering::Relaxed);
+        self.permits.allot(budget.filter(|_| role == Role::Regular))
+    }
+
+    /// Streams it may carry at once now, of those that its capacity allows: one while it is under test or on
+    /// probation.
+    pub(crate) fn share(&self) -> Share {
+        let single = self.probing.load(Ordering::Relaxed) || self.vitals.trust() == Trust::Probation;
+        if single { Share::OneAtATime } else { Share::Full }
+    }
+
+    /// Whether its budget is used up.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.permits.is_spent()
+    }
+
+    /// Its vital signs.
+    pub(crate) fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    /// Something changed that the driver should look at.
+    pub(crate) fn wake_driver(&self) {
+        self.driver.wake();
+    }
+
     /// Registers the driver, so that a retirement reaches it at once.
     pub(crate) fn register_driver(&self, waker: &std::task::Waker) {
         self.driver.register(waker);
@@ -209,36 +254,6 @@ impl Link {
         self.permits.set_capacity(streams)
     }
 
-    /// See [`Permits::set_budget`].
-    pub(crate) fn set_budget(&self, requests: u64) {
-        self.permits.set_budget(requests);
-    }
-
-    /// See [`Permits::budget`].
-    pub(crate) fn budget(&self) -> u64 {
-        self.permits.budget()
-    }
-
-    /// See [`Permits::budget_left`].
-    pub(crate) fn budget_left(&self) -> u64 {
-        self.permits.budget_left()
-    }
-
-    /// See [`Permits::set_wake_mark`]; the supervisor is notified.
-    pub(crate) fn set_wake_mark(&self, nth: u64) -> bool {
-        self.permits.set_wake_mark(nth)
-    }
-
-    /// See [`Permits::set_share`]. Returns whether that is more than before: then call [`Hub::dispatch`].
-    pub(crate) fn set_share(&self, share: Share) -> bool {
-        self.permits.set_share(share)
-    }
-
-    /// See [`Permits::set_standing`].
-    pub(crate) fn set_standing(&self, standing: Standing) {
-        self.permits.set_standing(standing);
-    }
-
     pub(crate) fn set_ping_rtt(&self, rtt: Duration) {
         self.ping_rtt_us.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1), Ordering::Relaxed);
     }
@@ -252,7 +267,7 @@ impl Link {
 
     /// Takes a permit if the connection serves and has room.
     pub(crate) fn try_acquire(&self) -> Option<Grant> {
-        self.permits.try_acquire()
+        self.permits.try_acquire(self.share())
     }
 
     /// Gives a permit back. Leases do; see [`Self::hub_with_waiters`] for what comes next.

@@ -6,13 +6,17 @@
 mod driver;
 mod link;
 mod permits;
+mod pinger;
 mod state;
 mod sync;
 mod tap;
+mod vitals;
 mod wire;
 
 pub(crate) use driver::{Driver, Ended, Limits};
-pub(crate) use link::{Birth, Link};
-pub(crate) use permits::{Grant, Notice, Share, Standing, View, Waiters};
+pub(crate) use link::{Birth, Link, Role};
+pub(crate) use permits::{Grant, Notice, STREAM_ROOM, STREAM_WARNING, Waiters};
+pub(crate) use pinger::PingAnswers;
 pub use state::{Event, Illegal, State};
+pub(crate) use vitals::{Farewell, Trust, Vitals};
 pub(crate) use wire::{Wire, WireHandle, fault_of, wire};

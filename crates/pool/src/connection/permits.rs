@@ -17,10 +17,6 @@ const CAPACITY_SHIFT: u32 = COUNT_BITS;
 const OPEN: u64 = 1 << 28;
 /// Retired or ended: no permit is ever granted again.
 const CLOSED: u64 = 1 << 29;
-/// See [`Share::OneAtATime`].
-const ONE_AT_A_TIME: u64 = 1 << 30;
-/// See [`Standing::Doubted`].
-const DOUBTED: u64 = 1 << 31;
 const CARRIED_SHIFT: u32 = 32;
 const ONE_CARRIED: u64 = 1 << CARRIED_SHIFT;
 
@@ -30,7 +26,7 @@ pub(crate) const STREAM_ROOM: u64 = 1 << 29;
 /// The last request that a connection may carry: shortly before its stream numbers end.
 const STREAM_END: u64 = (1 << 30) - (1 << 10);
 /// How many requests before [`STREAM_ROOM`] the supervisor is told.
-const STREAM_WARNING: u64 = 1 << 20;
+pub(crate) const STREAM_WARNING: u64 = 1 << 20;
 
 /// How many streams at once a connection may carry of those that its capacity allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +35,6 @@ pub(crate) enum Share {
     Full,
     /// One: while a learned limit is tested anew or after suspicion, so that an end hurts one request at most.
     OneAtATime,
-}
-
-/// How well a connection is thought of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Nothing speaks against it.
-    Trusted,
-    /// Under suspicion: taken only when no other connection has room.
-    Doubted,
 }
 
 /// What the supervisor should hear of after a permit was granted. Each is reported by one permit only.
@@ -99,26 +86,12 @@ impl View {
     }
 
     /// Whether a permit would be granted now.
-    pub(crate) fn has_room(self) -> bool {
-        self.is_open() && self.in_flight() < self.allowed() && self.carried() < STREAM_END
-    }
-
-    /// See [`Standing`].
-    pub(crate) fn standing(self) -> Standing {
-        if self.0 & DOUBTED == 0 { Standing::Trusted } else { Standing::Doubted }
-    }
-
-    /// See [`Share`].
-    pub(crate) fn share(self) -> Share {
-        if self.0 & ONE_AT_A_TIME == 0 { Share::Full } else { Share::OneAtATime }
-    }
-
-    /// Streams at once by capacity and share.
-    fn allowed(self) -> u32 {
-        match self.share() {
+    pub(crate) fn has_room(self, share: Share) -> bool {
+        let allowed = match share {
             Share::Full => self.capacity(),
             Share::OneAtATime => self.capacity().min(1),
-        }
+        };
+        self.is_open() && self.in_flight() < allowed && self.carried() < STREAM_END
     }
 }
 
@@ -129,8 +102,6 @@ impl std::fmt::Debug for View {
             .field("capacity", &self.capacity())
             .field("carried", &self.carried())
             .field("open", &self.is_open())
-            .field("share", &self.share())
-            .field("standing", &self.standing())
             .finish()
     }
 }
@@ -181,9 +152,9 @@ impl Permits {
         View(self.word.fetch_or(0, Ordering::AcqRel))
     }
 
-    /// Takes a permit if the connection is open and has room.
-    pub(crate) fn try_acquire(&self) -> Option<Grant> {
-        let room = |word: u64| View(word).has_room().then(|| word + 1 + ONE_CARRIED);
+    /// Takes a permit if the connection is open and has room for this share.
+    pub(crate) fn try_acquire(&self, share: Share) -> Option<Grant> {
+        let room = |word: u64| View(word).has_room(share).then(|| word + 1 + ONE_CARRIED);
         let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok().map(View)?;
         self.note_peak(before.in_flight() + 1);
         let carried = before.carried();
@@ -193,7 +164,7 @@ impl Permits {
     fn notice(&self, nth: u64) -> Notice {
         if nth == STREAM_END {
             Notice::Exhausted
-        } else if nth == self.budget() {
+        } else if nth == self.budget.load(Ordering::Acquire) {
             Notice::BudgetSpent
         } else if nth == self.wake_mark.load(Ordering::Acquire) {
             Notice::WakeMark
@@ -252,46 +223,24 @@ impl Permits {
         u64::from(self.change(put).capacity()) < streams
     }
 
-    /// Sets how many of those streams it may carry. Whether that is more than before.
-    pub(crate) fn set_share(&self, share: Share) -> bool {
-        let before = match share {
-            Share::Full => View(self.word.fetch_and(!ONE_AT_A_TIME, Ordering::AcqRel)),
-            Share::OneAtATime => View(self.word.fetch_or(ONE_AT_A_TIME, Ordering::AcqRel)),
-        };
-        share == Share::Full && before.share() == Share::OneAtATime
-    }
-
-    /// Sets how well it is thought of.
-    pub(crate) fn set_standing(&self, standing: Standing) {
-        match standing {
-            Standing::Trusted => self.word.fetch_and(!DOUBTED, Ordering::AcqRel),
-            Standing::Doubted => self.word.fetch_or(DOUBTED, Ordering::AcqRel),
-        };
-    }
-
-    /// Sets how many requests it is meant to carry in its life; more than [`STREAM_ROOM`] means just that. Beyond the
-    /// budget it is taken only when no other connection has room: better a GOAWAY and a replay than a wait for a
-    /// handshake.
-    pub(crate) fn set_budget(&self, requests: u64) {
-        self.budget.store(requests.min(STREAM_ROOM), Ordering::Release);
-    }
-
-    /// Requests it is meant to carry in its life.
-    pub(crate) fn budget(&self) -> u64 {
-        self.budget.load(Ordering::Acquire)
-    }
-
-    /// Requests left of the budget.
-    pub(crate) fn budget_left(&self) -> u64 {
-        self.budget().saturating_sub(self.view().carried())
-    }
-
-    /// Sets the request, counted from 1, at which the supervisor is told, once. Whether that many were carried
-    /// already: then nobody else tells.
-    pub(crate) fn set_wake_mark(&self, nth: u64) -> bool {
-        self.wake_mark.store(nth, Ordering::Release);
+    /// Sets how many requests it is meant to carry in its life, and at which of them, counted from 1, the supervisor
+    /// is told; without a budget those of [`STREAM_ROOM`]. Beyond the budget it is taken only when no other
+    /// connection has room: better a GOAWAY and a replay than a wait for a handshake.
+    ///
+    /// Returns whether this moved the mark to where it has been passed already: then nobody else tells.
+    pub(crate) fn allot(&self, budget: Option<(u64, u64)>) -> bool {
+        let room = (STREAM_ROOM, STREAM_ROOM - STREAM_WARNING);
+        let (requests, wake_at) =
+            budget.map_or(room, |(requests, wake_at)| (requests.min(room.0), wake_at.min(room.1)));
+        self.budget.store(requests, Ordering::Release);
+        let before = self.wake_mark.swap(wake_at, Ordering::AcqRel);
         // A permit that this look does not count is granted later and sees the mark.
-        self.view_as_waiter().carried() >= nth
+        before != wake_at && (wake_at..before).contains(&self.view_as_waiter().carried())
+    }
+
+    /// Whether the budget is used up.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.view().carried() >= self.budget.load(Ordering::Acquire)
     }
 
     fn change(&self, put: impl Fn(u64) -> u64) -> View {

@@ -3,6 +3,7 @@
 //! Owns what a pool's parts share. `pick` is the hot path, `waiting` what happens when no stream is free, `set` the
 //! connections, `outage` why there are none.
 
+mod known;
 mod outage;
 mod pick;
 mod set;
@@ -19,6 +20,7 @@ use tls_core::Generation;
 use tokio::sync::{Notify, watch};
 
 pub(crate) use self::{
+    known::Known,
     outage::Outage,
     pick::{Preference, StreamLease},
     waiting::{Turned, Wanted},
@@ -55,6 +57,12 @@ pub(crate) struct Hub {
     least_generation: AtomicU64,
     growth_wanted: AtomicBool,
     stopping: AtomicBool,
+    /// The breaker withholds requests: the provider's application is unhealthy.
+    withheld: AtomicBool,
+    ping_interval_ms: AtomicU64,
+    ignores_pings: AtomicBool,
+    /// What the supervisor knows, for status.
+    pub(crate) known: ArcSwap<Known>,
     pub(crate) supervisor: Notify,
     pub(crate) replay_bytes: AtomicUsize,
     pub(crate) counters: Counters,
@@ -120,6 +128,10 @@ impl Hub {
             least_generation: AtomicU64::new(0),
             growth_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            withheld: AtomicBool::new(false),
+            ping_interval_ms: AtomicU64::new(u64::MAX),
+            ignores_pings: AtomicBool::new(false),
+            known: ArcSwap::default(),
             supervisor: Notify::new(),
             replay_bytes: AtomicUsize::new(0),
             counters: Counters::default(),

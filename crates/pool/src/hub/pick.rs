@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Hub;
 use crate::{
-    connection::{Grant, Link, Notice, Standing, View},
+    connection::{Grant, Link, Notice, Trust},
     journey::ConnectionId,
     status::CauseOfDeath,
     workers,
@@ -61,7 +61,7 @@ impl Hub {
     pub(super) fn pick_as_waiter(&self, preference: Preference) -> Option<StreamLease> {
         let set = self.set.load();
         // Each is looked at, whether an earlier one has room or not.
-        let roomy = set.iter().filter(|link| link.permits_as_waiter().has_room()).count();
+        let roomy = set.iter().filter(|link| link.permits_as_waiter().has_room(link.share())).count();
         if roomy == 0 { None } else { self.pick(preference) }
     }
 
@@ -102,11 +102,11 @@ enum Rank {
 }
 
 impl Rank {
-    fn of(link: &Link, view: View, preference: Preference) -> Self {
+    fn of(link: &Link, preference: Preference) -> Self {
         match preference {
             Preference::Replay { avoid } if link.id() == avoid => Self::Failed,
-            _ if view.standing() == Standing::Doubted => Self::Doubted,
-            _ if view.carried() >= link.budget() => Self::Spent,
+            _ if link.vitals().trust() == Trust::Doubted => Self::Doubted,
+            _ if link.is_spent() => Self::Spent,
             _ => Self::Sound,
         }
     }
@@ -121,10 +121,10 @@ fn choose(set: &[Arc<Link>], preference: Preference) -> Option<&Arc<Link>> {
         if !view.is_open() {
             continue;
         }
-        let rank = Rank::of(link, view, preference);
+        let rank = Rank::of(link, preference);
         let weight = if elder_seen { 2 } else { 1 };
         elder_seen |= rank == Rank::Sound;
-        if !view.has_room() {
+        if !view.has_room(link.share()) {
             continue;
         }
         let score = match preference {

@@ -126,7 +126,7 @@ impl Hub {
     }
 
     fn has_room(&self) -> bool {
-        self.set().iter().any(|link| link.permits().has_room())
+        self.set().iter().any(|link| link.permits().has_room(link.share()))
     }
 
     /// Hands free streams to waiters, if there are any.
