@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    Pool, PoolSpec,
+    Pool, PoolConfig, PoolSpec,
     connection::{Birth, Driver, Limits, Link, wire},
     hub::{Hub, Preference, StreamLease},
     status::DialPhases,
@@ -37,7 +37,7 @@ impl Leases {
         connections: usize,
         streams: u32,
     ) -> Self {
-        let hub = Hub::new(generation.clone(), 0);
+        let hub = Hub::new(generation.clone(), &PoolConfig { queue_capacity: 0, ..PoolConfig::default() });
         let links = (0..connections)
             .map(|worker| {
                 let link = Link::new(birth(&generation, worker, facts.clone()), None);
@@ -77,7 +77,7 @@ pub async fn pool_over<S>(spec: PoolSpec, streams: Vec<(S, HandshakeFacts)>) -> 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let hub = Hub::new(spec.generation.clone(), spec.config.queue_capacity);
+    let hub = Hub::new(spec.generation.clone(), &spec.config);
     let context = Arc::new(Context {
         key: spec.key,
         target: spec.target,

@@ -19,6 +19,7 @@ mod key;
 mod learned;
 mod observe;
 mod pool;
+mod queue;
 mod send;
 mod status;
 mod supervisor;
@@ -35,6 +36,7 @@ pub use key::PoolKey;
 pub use learned::LearnedLimits;
 pub use observe::{DialReport, Observer, Unobserved};
 pub use pool::{Cut, Pool, PoolSpec};
+pub use queue::Caller;
 pub use send::{BoxError, ResponseBody, SendOptions, TimeForm, TimeLeft};
 pub use status::{
     BreakerStatus, CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole,

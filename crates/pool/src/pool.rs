@@ -72,7 +72,7 @@ impl Pool {
     /// begins at once.
     #[must_use]
     pub fn start(spec: PoolSpec, control: &Handle) -> Self {
-        let hub = Hub::new(spec.generation, spec.config.queue_capacity);
+        let hub = Hub::new(spec.generation, &spec.config);
         let context = Arc::new(Context {
             key: spec.key,
             target: spec.target,
@@ -170,7 +170,7 @@ impl Pool {
         let context = &self.context;
         let hub = &context.hub;
         let generation = hub.generation.load();
-        let totals = hub.counters.totals();
+        let totals = hub.totals();
         let known = hub.known.load();
         let connections: Vec<_> =
             hub.links().iter().map(|link| link.status(now, generation.serial())).collect();

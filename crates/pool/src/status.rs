@@ -37,13 +37,15 @@ pub enum CauseOfDeath {
     Replaced,
     /// The pool was stopped.
     Stopped,
+    /// Its stream numbers, of which HTTP/2 has 2^30, came to an end.
+    Exhausted,
     /// It never served: the dial or the proof failed.
     NeverServed,
 }
 
 impl CauseOfDeath {
     /// All causes, for registering metrics.
-    pub const ALL: [CauseOfDeath; 11] = [
+    pub const ALL: [CauseOfDeath; 12] = [
         Self::Goaway,
         Self::Age,
         Self::Idle,
@@ -54,6 +56,7 @@ impl CauseOfDeath {
         Self::AddressGone,
         Self::Replaced,
         Self::Stopped,
+        Self::Exhausted,
         Self::NeverServed,
     ];
 
@@ -71,6 +74,7 @@ impl CauseOfDeath {
             Self::AddressGone => "address_gone",
             Self::Replaced => "replaced",
             Self::Stopped => "stopped",
+            Self::Exhausted => "exhausted",
             Self::NeverServed => "never_served",
         }
     }

@@ -5,14 +5,17 @@
 
 mod driver;
 mod link;
+mod permits;
 mod pinger;
 mod state;
+mod sync;
 mod tap;
 mod vitals;
 mod wire;
 
 pub(crate) use driver::{Driver, Ended, Limits};
 pub(crate) use link::{Birth, Link, Role};
+pub(crate) use permits::{Grant, Notice, STREAM_ROOM, STREAM_WARNING, Waiters};
 pub(crate) use pinger::PingAnswers;
 pub use state::{Event, Illegal, State};
 pub(crate) use vitals::{Farewell, Trust, Vitals};

@@ -63,13 +63,13 @@ impl Supervisor {
         tracing::info!(environment = %self.context.key.environment, connection = %link.id(),
             cause = cause.as_str(), requests = link.requests(), detail, "connection ended");
         use CauseOfDeath::{
-            Age, ClosedByProvider, Goaway, LearnedLimit, PingTimeout, ProtocolError, Replaced,
+            Age, ClosedByProvider, Exhausted, Goaway, LearnedLimit, PingTimeout, ProtocolError, Replaced,
         };
         match cause {
             Goaway | ClosedByProvider | PingTimeout | ProtocolError => {
                 self.meter.note_end(Maker::Provider, now);
             }
-            Age | LearnedLimit | Replaced | CauseOfDeath::AddressGone => {
+            Age | LearnedLimit | Exhausted | Replaced | CauseOfDeath::AddressGone => {
                 self.meter.note_end(Maker::Pool, now);
                 return;
             }

@@ -33,7 +33,7 @@ impl Supervisor {
         if ticked.is_some() {
             self.tell_breaker(ticked);
         }
-        self.meter.note_requests(hub.counters.totals().requests, now);
+        self.meter.note_requests(hub.totals().requests, now);
         let links = hub.links();
         self.look_at_probe(&links, now);
         let mut facts = Facts {

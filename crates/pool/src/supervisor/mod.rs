@@ -159,7 +159,9 @@ impl Supervisor {
         let budget = Budget::of(&self.learned.limits(), &self.meter.pace());
         for link in self.context.hub.links() {
             let role = if self.probe == Some(link.id()) { Role::Probe } else { Role::Regular };
-            link.allot(role, budget.map(|b| (b.requests, b.wake_at)));
+            if link.allot(role, budget.map(|b| (b.requests, b.wake_at))) {
+                self.context.hub.supervisor.notify_one();
+            }
             if let Some((_, cause)) = plan.retire.iter().find(|(id, _)| *id == link.id()) {
                 link.retire(*cause, now);
             }

@@ -6,7 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{journey::ConnectionId, learned::LearnedLimits, status::CauseOfDeath};
+use crate::{
+    connection::{STREAM_ROOM, STREAM_WARNING},
+    journey::ConnectionId,
+    learned::LearnedLimits,
+    status::CauseOfDeath,
+};
 
 /// A connection that carries new streams.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +105,9 @@ impl Serving {
         if now >= self.retire_at {
             return Standing::Due(CauseOfDeath::Age);
         }
+        if self.requests >= STREAM_ROOM {
+            return Standing::Due(CauseOfDeath::Exhausted);
+        }
         if let Some(budget) = Budget::of(limits, pace) {
             if self.requests >= budget.requests {
                 return Standing::Due(CauseOfDeath::LearnedLimit);
@@ -107,6 +115,9 @@ impl Serving {
             if self.requests >= budget.wake_at {
                 return Standing::Fading { until: self.next_end(now, limits) };
             }
+        }
+        if self.requests >= STREAM_ROOM - STREAM_WARNING {
+            return Standing::Fading { until: self.next_end(now, limits) };
         }
         match self.next_end(now, limits) {
             Some(end) if now >= end => Standing::Due(CauseOfDeath::LearnedLimit),

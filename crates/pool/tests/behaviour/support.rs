@@ -120,7 +120,12 @@ pub(crate) fn config(min: u32, max: u32) -> PoolConfig {
 }
 
 pub(crate) fn options() -> SendOptions {
-    SendOptions { timeouts: Timeouts::default(), retry: RetryPolicy::Unprocessed, max_body_bytes: u64::MAX }
+    SendOptions {
+        timeouts: Timeouts::default(),
+        retry: RetryPolicy::Unprocessed,
+        max_body_bytes: u64::MAX,
+        caller: pool::Caller::default(),
+    }
 }
 
 /// A body of unknown length.

@@ -259,3 +259,14 @@ fn a_connection_whose_address_left_the_name_is_replaced_make_before_break() {
     f.serving.push(serving(3));
     assert_eq!(decide(&config(), &f).retire, [(ConnectionId(1), CauseOfDeath::AddressGone)]);
 }
+
+#[test]
+fn a_connection_whose_stream_numbers_run_out_is_replaced_make_before_break() {
+    use crate::connection::{STREAM_ROOM, STREAM_WARNING};
+    let with = |requests| Serving { requests, ..serving(1) };
+    let mut f = facts(vec![with(STREAM_ROOM - STREAM_WARNING), serving(2)]);
+    let plan = decide(&config(), &f);
+    assert_eq!((plan.dials, plan.retire.len()), (1, 0), "the successor comes first");
+    f.serving = vec![with(STREAM_ROOM), serving(2), serving(3)];
+    assert_eq!(decide(&config(), &f).retire, vec![(ConnectionId(1), CauseOfDeath::Exhausted)]);
+}
