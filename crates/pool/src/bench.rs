@@ -16,6 +16,7 @@ use crate::{
     Pool, PoolSpec,
     connection::{Birth, Driver, Limits, Link, wire},
     hub::{Hub, Preference, StreamLease},
+    passport::Records,
     status::DialPhases,
     status::Protocol,
     supervisor::{Context, next_id},
@@ -78,6 +79,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let hub = Hub::new(spec.generation.clone(), spec.config.queue_capacity);
+    let records = Records::new(&spec.key.environment, spec.obituaries);
     let context = Arc::new(Context {
         key: spec.key,
         target: spec.target,
@@ -86,6 +88,7 @@ where
         hub: hub.clone(),
         workers: spec.workers,
         observer: spec.observer,
+        records,
     });
     let mut links = Vec::with_capacity(streams.len());
     for (worker, (stream, facts)) in streams.into_iter().enumerate() {

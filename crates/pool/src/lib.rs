@@ -10,12 +10,14 @@ pub mod coalesce;
 mod config;
 mod connection;
 mod dial;
+mod drift;
 mod error;
 mod http1;
 mod hub;
 mod journey;
 mod key;
 mod observe;
+mod passport;
 mod pool;
 mod send;
 mod status;
@@ -24,17 +26,22 @@ mod verdict;
 pub mod workers;
 
 pub use config::{PoolConfig, RetryPolicy, Timeouts};
-pub use connection::{Event, Illegal, State};
+pub use connection::{Announced, Event, Illegal, Proof, Setting, State};
 pub use dial::{HostPort, Target};
+pub use drift::{DriftChange, DriftField, DriftKind, DriftSeverity, DriftValue};
 pub use error::{BodyError, DialError, SendError, SendErrorKind};
 pub use journey::{ConnectionId, Journey};
 pub use key::PoolKey;
 pub use observe::{DialReport, Observer, Unobserved};
+pub use passport::{
+    DialTimes, GoAwaySeen, Micros, Obituaries, Obituary, ObituaryFilter, PassportStatus, PingMicros,
+    PingTimes, Prefix, RemoteAddress, ShortText, UnixMicros,
+};
 pub use pool::{Cut, Pool, PoolSpec};
 pub use send::{BoxError, ResponseBody, SendOptions};
 pub use status::{
-    CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole, PoolStatus, PoolTotals,
-    Protocol,
+    CauseOfDeath, ConnectionStatus, DRIFT_SHOWN, DialFailureStatus, DialPhases, GenerationRole, PoolStatus,
+    PoolTotals, Protocol,
 };
 pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};
 pub use workers::Workers;

@@ -7,7 +7,12 @@ use std::time::Duration;
 use serde::Serialize;
 use tls_core::{HandshakeFacts, TicketStats};
 
-use crate::{connection::State, journey::ConnectionId};
+use crate::{
+    connection::{Proof, State},
+    drift::DriftChange,
+    journey::ConnectionId,
+    passport::PassportStatus,
+};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -131,6 +136,10 @@ pub struct ConnectionStatus {
     pub handshake: HandshakeFacts,
     /// How long each phase of its dial took.
     pub phases: DialPhases,
+    /// What showed that it serves; `None` until it does.
+    pub proof: Option<Proof>,
+    /// Further particulars.
+    pub passport: PassportStatus,
 }
 
 /// Totals since the pool started.
@@ -153,6 +162,9 @@ pub struct PoolTotals {
     /// GOAWAY frames received.
     pub goaways: u64,
 }
+
+/// Changes of the provider that a [`PoolStatus`] shows.
+pub const DRIFT_SHOWN: usize = 8;
 
 /// One pool at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -189,6 +201,9 @@ pub struct PoolStatus {
     pub reuse_ratio: f64,
     /// The connections.
     pub connections: Vec<ConnectionStatus>,
+    /// What changed about the provider lately, newest first, at most [`DRIFT_SHOWN`]; all of it is
+    /// [`Pool::drift`](crate::Pool::drift).
+    pub drift: Vec<DriftChange>,
 }
 
 /// Why the last dial failed.

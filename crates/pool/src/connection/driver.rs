@@ -136,6 +136,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// h2 hides GOAWAY until the last stream is done; the successor must be on its way long before.
     fn note_goaway(&mut self) {
         let seen = self.wire.seen();
+        if self.link.passport.note_frames(&seen) {
+            // The supervisor compares them with what the provider announced before.
+            self.hub.supervisor.notify_one();
+        }
         if seen.goaways == self.goaways {
             return;
         }

@@ -5,11 +5,15 @@
 
 mod driver;
 mod link;
+mod proof;
 mod state;
 mod tap;
 mod wire;
 
 pub(crate) use driver::{Driver, Ended, Limits};
 pub(crate) use link::{Birth, Link};
+pub use proof::Proof;
 pub use state::{Event, Illegal, State};
+pub(crate) use tap::Seen;
+pub use tap::{Announced, Setting};
 pub(crate) use wire::{Wire, WireHandle, fault_of, wire};

@@ -6,11 +6,13 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::{
-    connection::{Birth, Driver, Ended, Limits, Link, wire},
+    connection::{Birth, Driver, Ended, Limits, Link, Proof, wire},
     dial::{Dialled, Progress, dial},
+    drift::Resumption,
     error::DialError,
     journey::ConnectionId,
     observe::DialReport,
+    passport::counted,
     status::Protocol,
 };
 
@@ -37,10 +39,12 @@ pub(super) struct Destiny {
 pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, LifeEnd) {
     let mut progress = Progress::begin();
     let generation = context.hub.generation.load_full();
+    let watch = context.records.dials.begin(generation.tickets().stats().taken);
     let result = dial(&context.target, &generation, &context.timeouts, &mut progress).await;
+    let resumption = watch.end(generation.tickets().stats().taken);
     let end = match result {
         Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
-            serve(&context, destiny, dialled, &mut progress).await
+            serve(&context, destiny, dialled, resumption, &mut progress).await
         }
         Ok(dialled) => return (destiny, LifeEnd::Http1(Box::new((dialled, progress)))),
         Err(e) => Err(e),
@@ -50,6 +54,7 @@ pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, L
         Err(e) => {
             let report = context.report(destiny.id, generation.serial(), &progress, None, Some(e.code()));
             context.observer.dialled(&report);
+            context.bury_dial(destiny.id, generation.serial(), &progress, &e);
             LifeEnd::Failed(Arc::new(e))
         }
     };
@@ -60,10 +65,12 @@ async fn serve(
     context: &Arc<Context>,
     destiny: Destiny,
     dialled: Dialled,
+    resumption: Resumption,
     progress: &mut Progress,
 ) -> Result<(Arc<Link>, Ended), DialError> {
     let Dialled { transport, facts, address, generation } = dialled;
     let resumed = facts.kind.is_resumed();
+    let (transport, tickets) = counted(transport);
     let (wire, handle) = wire(transport);
     let (sender, connection) = context
         .h2_settings()
@@ -81,6 +88,7 @@ async fn serve(
         facts,
     };
     let link = Link::new(birth, Some(sender));
+    link.passport.note_tickets(tickets);
     let limits = Limits {
         max_streams: context.config.max_streams,
         ping_interval: context.config.ping_interval,
@@ -93,6 +101,7 @@ async fn serve(
 
     prove(context, &mut driver, resumed, progress).await?;
     let phases = progress.phases_now();
+    link.passport.note_proof(Proof::Ping);
     link.proved(phases);
     let report = context.report(destiny.id, generation, progress, Some(resumed), None);
     context.observer.dialled(&report);
@@ -101,6 +110,7 @@ async fn serve(
     if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
     hub.register(link.clone());
     hub.supervisor.notify_one();
+    context.note_proven(&link, resumption);
     let ended = driver.until_ended().await;
     Ok((link, ended))
 }

@@ -36,6 +36,7 @@ use crate::{
     journey::ConnectionId,
     key::PoolKey,
     observe::Observer,
+    passport::{Buried, Records},
     status::{CauseOfDeath, Protocol},
     workers::Workers,
 };
@@ -49,6 +50,7 @@ pub(crate) struct Context {
     pub(crate) hub: Arc<Hub>,
     pub(crate) workers: Workers,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) records: Records,
 }
 
 /// Connections that the provider ended within this time make a spare worth having.
@@ -140,6 +142,9 @@ impl Supervisor {
         };
         // Connections that are lent exclusively are bb8's to keep.
         for link in hub.links().into_iter().filter(|link| link.birth.protocol == Protocol::H2) {
+            if link.passport.take_settings_changed() {
+                self.context.note_settings(&link);
+            }
             match link.state() {
                 State::Serving => {
                     let worthy =
@@ -312,6 +317,8 @@ impl Supervisor {
         let hub = &self.context.hub;
         hub.unregister(link.id());
         self.context.observer.closed(link.id(), *cause, link.requests());
+        self.context.bury(link, Buried { cause: *cause, detail, at: Instant::now() });
+        self.context.note_gone(link, *cause);
         tracing::info!(environment = %self.context.key.environment, connection = %link.id(),
             cause = cause.as_str(), requests = link.requests(), detail, "connection ended");
         use CauseOfDeath::{ClosedByProvider, Goaway, PingTimeout, ProtocolError};

@@ -17,8 +17,8 @@ pub(crate) use http::{Request, Response, StatusCode};
 pub(crate) use http_body::{Body, Frame};
 pub(crate) use http_body_util::BodyExt;
 pub(crate) use pool::{
-    HostPort, Journey, Pool, PoolConfig, PoolKey, PoolSpec, ResponseBody, RetryPolicy, RetrySafe, SendError,
-    SendErrorKind, SendOptions, State, Target, Timeouts, Unobserved, Workers, coalesce,
+    HostPort, Journey, Obituaries, Pool, PoolConfig, PoolKey, PoolSpec, ResponseBody, RetryPolicy, RetrySafe,
+    SendError, SendErrorKind, SendOptions, State, Target, Timeouts, Unobserved, Workers, coalesce,
 };
 pub(crate) use provider_sim::{
     Behaviour, ClientCredentials, ClientSpec, GoAwayForm, HttpVersions, Pki, PkiOptions, Simulator,
@@ -107,6 +107,7 @@ pub(crate) fn start_at(
         seed: 7,
         workers: Workers::current(),
         observer: Arc::new(Unobserved),
+        obituaries: Obituaries::new(Arc::new(SystemClock)),
     };
     Pool::start(spec, &Handle::current())
 }
