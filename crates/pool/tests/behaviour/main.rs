@@ -3,4 +3,5 @@
 
 mod http1;
 mod http2;
+mod passports;
 mod support;

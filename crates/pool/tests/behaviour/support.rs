@@ -89,7 +89,17 @@ pub(crate) fn start_at(
     config: PoolConfig,
     timeouts: Timeouts,
 ) -> Pool {
-    let spec = PoolSpec {
+    Pool::start(spec(port, generation, config, timeouts), &Handle::current())
+}
+
+/// What such a pool is made from.
+pub(crate) fn spec(
+    port: u16,
+    generation: Arc<Generation>,
+    config: PoolConfig,
+    timeouts: Timeouts,
+) -> PoolSpec {
+    PoolSpec {
         key: PoolKey {
             customer: "CUSTOMER-0001".to_owned(),
             environment: "sandbox".to_owned(),
@@ -108,8 +118,7 @@ pub(crate) fn start_at(
         workers: Workers::current(),
         observer: Arc::new(Unobserved),
         obituaries: Obituaries::new(Arc::new(SystemClock)),
-    };
-    Pool::start(spec, &Handle::current())
+    }
 }
 
 pub(crate) async fn warm(pool: &Pool) {
