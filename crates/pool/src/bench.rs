@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     Pool, PoolSpec,
-    connection::{Birth, Driver, Limits, Link, wire},
+    connection::{Birth, Driver, Limits, Link, PingAnswers, wire},
     hub::{Hub, Preference, StreamLease},
     passport::Records,
     status::DialPhases,
@@ -97,18 +97,15 @@ where
         let (sender, connection) =
             context.h2_settings().handshake(stream).await.map_err(|e| e.to_string())?;
         let link = Link::new(birth, Some(sender));
-        let limits = Limits {
-            max_streams: context.config.max_streams,
-            ping_interval: context.config.ping_interval,
-            ping_timeout: context.config.ping_timeout,
-        };
+        let limits =
+            Limits { max_streams: context.config.max_streams, ping_timeout: context.config.ping_timeout };
         let mut driver =
             Driver::new(connection, handle, link.clone(), limits, hub.clone(), context.observer.clone())
                 .map_err(|e| e.to_string())?;
-        driver.until_proved().await.map_err(|ended| ended.detail)?;
+        driver.until_pong().await.map_err(|ended| ended.detail)?;
         link.proved(DialPhases::default());
         hub.register(link.clone());
-        tokio::spawn(driver.until_ended());
+        tokio::spawn(driver.until_ended(PingAnswers::Expected));
         links.push(link);
     }
     hub.publish(links);

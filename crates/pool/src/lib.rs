@@ -12,10 +12,12 @@ mod connection;
 mod dial;
 mod drift;
 mod error;
+mod health;
 mod http1;
 mod hub;
 mod journey;
 mod key;
+mod learned;
 mod observe;
 mod passport;
 mod pool;
@@ -25,23 +27,26 @@ mod supervisor;
 mod verdict;
 pub mod workers;
 
-pub use config::{PoolConfig, RetryPolicy, Timeouts};
+pub use config::{LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
 pub use connection::{Announced, Event, Illegal, Proof, Setting, State};
 pub use dial::{HostPort, Target};
 pub use drift::{DriftChange, DriftField, DriftKind, DriftSeverity, DriftValue};
 pub use error::{BodyError, DialError, SendError, SendErrorKind};
+pub use health::{Expected, Health, HealthCheck};
 pub use journey::{ConnectionId, Journey};
 pub use key::PoolKey;
+pub use learned::LearnedLimits;
 pub use observe::{DialReport, Observer, Unobserved};
 pub use passport::{
     DialTimes, GoAwaySeen, Micros, Obituaries, Obituary, ObituaryFilter, PassportStatus, PingMicros,
     PingTimes, Prefix, RemoteAddress, ShortText, UnixMicros,
 };
 pub use pool::{Cut, Pool, PoolSpec};
-pub use send::{BoxError, ResponseBody, SendOptions};
+pub use send::{BoxError, ResponseBody, SendOptions, TimeForm, TimeLeft};
 pub use status::{
-    CauseOfDeath, ConnectionStatus, DRIFT_SHOWN, DialFailureStatus, DialPhases, GenerationRole, PoolStatus,
-    PoolTotals, Protocol,
+    BreakerStatus, CauseOfDeath, ConnectionStatus, DRIFT_SHOWN, DialFailureStatus, DialPhases,
+    GenerationRole, LearnedStatus, PoolStatus, PoolTotals, Protocol,
 };
+pub use supervisor::BreakerState;
 pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};
 pub use workers::Workers;

@@ -9,6 +9,7 @@ use crate::{
     drift::DriftField,
     journey::ConnectionId,
     status::{CauseOfDeath, DialPhases},
+    supervisor::BreakerState,
     verdict::Verdict,
 };
 
@@ -41,6 +42,8 @@ pub trait Observer: Send + Sync + 'static {
     fn retried(&self, verdict: Verdict);
     /// The provider changed in this respect.
     fn drifted(&self, field: DriftField);
+    /// The breaker came to this state.
+    fn breaker(&self, _state: BreakerState) {}
 }
 
 /// An observer that ignores everything; for tests and tools.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{DriftChange, DriftSeverity, Fingerprint};
 use crate::{
     connection::Link,
+    learned::LearnedLimits,
     status::{CauseOfDeath, Protocol},
     supervisor::Context,
 };
@@ -103,9 +104,8 @@ impl Context {
     }
 
     /// The limits that the provider enforces without saying so were learned, changed or dropped.
-    #[expect(dead_code, reason = "the supervisor does not learn limits yet")]
-    pub(crate) fn note_limits(&self, requests: Option<u64>, age: Option<Duration>, idle: Option<Duration>) {
-        self.note_drift(&Fingerprint::default().with_limits(requests, age, idle));
+    pub(crate) fn note_limits(&self, limits: &LearnedLimits) {
+        self.note_drift(&Fingerprint::default().with_limits(limits.requests, limits.age, limits.idle));
     }
 
     fn note_drift(&self, fingerprint: &Fingerprint) {

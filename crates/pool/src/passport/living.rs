@@ -79,8 +79,6 @@ pub struct PassportStatus {
 #[derive(Debug, Default)]
 pub(crate) struct Passport {
     pages: Mutex<Pages>,
-    /// Identifies the frames that `pages` knows of, so that a turn without news costs one load.
-    known_frames: AtomicU64,
     /// SETTINGS came after the first.
     settings_changed: AtomicBool,
     tickets: OnceLock<Arc<AtomicU32>>,
@@ -112,19 +110,8 @@ impl Passport {
         let _ = self.tickets.set(count);
     }
 
-    /// The provider's frames up to now. Cheap when SETTINGS and GOAWAY have not changed. Returns whether SETTINGS
-    /// came anew.
+    /// The provider's frames up to now. Returns whether SETTINGS came anew.
     pub(crate) fn note_frames(&self, seen: &Seen) -> bool {
-        let debug_len = seen.goaway.map_or(0, |goaway| goaway.debug_data().len() as u64);
-        let frames = u64::from(seen.settings_frames) << 32
-            ^ u64::from(seen.goaways) << 16
-            ^ u64::from(seen.pings) << 8
-            ^ debug_len;
-        // Only the driver writes it.
-        if self.known_frames.load(Ordering::Relaxed) == frames {
-            return false;
-        }
-        self.known_frames.store(frames, Ordering::Relaxed);
         let before = std::mem::replace(&mut self.pages.lock().seen, *seen);
         let changed = before.settings_frames > 0 && before.settings_frames != seen.settings_frames;
         if changed {

@@ -6,6 +6,7 @@
 mod body;
 mod exchange;
 mod http1;
+mod time_left;
 mod upload;
 
 use std::{
@@ -21,7 +22,10 @@ use http::{HeaderMap, Method, Request, Response, Uri, header, request};
 use http_body::Body;
 use tokio::time::Instant;
 
-pub use self::body::ResponseBody;
+pub use self::{
+    body::ResponseBody,
+    time_left::{TimeForm, TimeLeft},
+};
 use self::{
     body::{BodyLimits, Rest},
     exchange::{Answered, Limits, Unanswered, attempt},
@@ -82,11 +86,14 @@ struct Head {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    /// Told anew with each attempt.
+    time_left: Option<TimeLeft>,
 }
 
 impl Head {
-    fn new(parts: request::Parts) -> Self {
-        Self { method: parts.method, uri: parts.uri, headers: parts.headers }
+    fn new(mut parts: request::Parts) -> Self {
+        let time_left = parts.extensions.remove();
+        Self { method: parts.method, uri: parts.uri, headers: parts.headers, time_left }
     }
 
     fn to_request(&self) -> Request<()> {
@@ -95,6 +102,9 @@ impl Head {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         *request.version_mut() = http::Version::HTTP_2;
+        if let Some(time_left) = &self.time_left {
+            time_left.write(request.headers_mut(), Instant::now());
+        }
         request
     }
 }
@@ -132,13 +142,20 @@ impl Carrier<'_> {
                 Err(kind) => return Err(self.before_send(kind)),
             };
             let began = self.note_lease(&lease);
+            let heard = lease.link().vitals().heard();
             let result = attempt(&lease, head.to_request(), &mut upload, self.limits()).await;
             self.journey.body_bytes = upload.taken();
             match result {
-                Ok(answered) => return Ok(self.deliver(answered, upload, lease, began)),
+                Ok(answered) => {
+                    if lease.link().vitals().responded() {
+                        self.context.hub.supervisor.notify_one();
+                    }
+                    return Ok(self.deliver(answered, upload, lease, began));
+                }
                 Err(unanswered) => {
                     self.note_times(began, None);
                     self.note_dying(&lease, &unanswered);
+                    self.note_silence(&lease, heard, began, &unanswered);
                     // The permit goes back before the next lease is asked for.
                     drop(lease);
                     self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
@@ -262,6 +279,24 @@ impl Carrier<'_> {
         self.context.hub.supervisor.notify_one();
     }
 
+    /// A response that did not come in time, on a connection from which nothing was heard meanwhile, makes the
+    /// connection suspect: a PING decides whether it lives.
+    fn note_silence(&self, lease: &StreamLease, heard: u64, began: Instant, failed: &Unanswered) {
+        use SendErrorKind::{ResponseTimeout, TotalTimeout};
+        let timed_out = matches!(failed.kind, ResponseTimeout { .. } | TotalTimeout { .. });
+        // A caller in a hurry proves nothing.
+        if !timed_out || began.elapsed() < TELLING_SILENCE {
+            return;
+        }
+        let link = lease.link();
+        if link.vitals().timed_out(heard, self.context.config.suspect_after) {
+            tracing::warn!(environment = %self.context.key.environment, connection = %link.id(),
+                "requests time out and nothing is heard: the connection is under suspicion");
+            link.wake_driver();
+            self.context.hub.supervisor.notify_one();
+        }
+    }
+
     /// Replay (`Ok`) or report.
     fn judge<B>(
         &mut self,
@@ -346,6 +381,9 @@ impl Carrier<'_> {
         Response::from_parts(parts, body)
     }
 }
+
+/// Shorter silences than this are no sign of a dead connection, whatever limit a caller set.
+const TELLING_SILENCE: Duration = Duration::from_secs(1);
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
