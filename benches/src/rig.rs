@@ -12,7 +12,9 @@ use gateway::{
     grpc::Health,
     telemetry::{AccessLogTarget, Catalog, CatalogRoute, Metrics, Recorder, RecorderOptions},
 };
-use pool::{Obituaries, Pool, PoolConfig, PoolKey, PoolSpec, RetryPolicy, Target, Timeouts, Unobserved, Workers};
+use pool::{
+    Obituaries, Pool, PoolConfig, PoolKey, PoolSpec, RetryPolicy, Target, Timeouts, Unobserved, Workers,
+};
 use provider_sim::KeyAlgorithm;
 use tls_core::{Generation, HandshakeFacts};
 use tokio::io::{DuplexStream, duplex};

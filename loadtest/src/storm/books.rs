@@ -114,8 +114,12 @@ pub(super) fn classify(result: &Result<Reply, Lost>, held: Held, reach: Reach) -
 /// Whether the code is that of a request for which no connection could be had: any but those of an exchange that
 /// had begun.
 fn nothing_served(code: &str) -> bool {
-    let begun =
-        [ErrorCode::ProviderReset, ErrorCode::ResponseCut, ErrorCode::ResponseTimeout, ErrorCode::IdleTimeout];
+    let begun = [
+        ErrorCode::ProviderReset,
+        ErrorCode::ResponseCut,
+        ErrorCode::ResponseTimeout,
+        ErrorCode::IdleTimeout,
+    ];
     begun.into_iter().all(|begun| begun.as_str() != code)
 }
 

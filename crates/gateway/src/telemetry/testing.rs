@@ -4,8 +4,8 @@ use std::{io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use pool::{
-    ConnectionId, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole, PassportStatus,
-    PoolStatus, PoolTotals, Proof, Protocol, State,
+    BreakerStatus, ConnectionId, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole,
+    LearnedStatus, PassportStatus, PoolStatus, PoolTotals, Proof, Protocol, State,
 };
 use time::OffsetDateTime;
 use tls_core::{Alpn, Fingerprint, HandshakeFacts, HandshakeKind, TicketStats, TlsVersion};
@@ -112,6 +112,9 @@ pub(crate) fn status(environment: &str) -> PoolStatus {
         reuse_ratio: 0.0,
         connections: Vec::new(),
         drift: Vec::new(),
+        breaker: BreakerStatus::default(),
+        learned: LearnedStatus::default(),
+        health: None,
     }
 }
 

@@ -175,3 +175,28 @@ async fn tickets_that_are_no_longer_accepted_are_drift() {
         .await;
     assert!(lab.observer.0.lock().contains(&DriftField::Resumption));
 }
+
+#[tokio::test]
+async fn a_limit_that_was_learned_is_drift() {
+    let behaviour = Behaviour {
+        goaway_after_requests: Some(30),
+        goaway_form: GoAwayForm::Immediate,
+        ..Behaviour::default()
+    };
+    let lab = Lab::start(behaviour, 1, 2).await;
+    warm(&lab.pool).await;
+    let began = Instant::now();
+    while !lab.changes().contains(&"enforced_requests none -> 30".to_owned()) {
+        assert!(began.elapsed() < SOON, "not among {:?}", lab.changes());
+        exchange(&lab.pool, get()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_answers_no_pings_is_proven_by_its_settings_and_that_is_said() {
+    let lab =
+        Lab::start(Behaviour { pings: provider_sim::Pings::Ignore, ..Behaviour::default() }, 1, 1).await;
+    warm(&lab.pool).await;
+    let living = lab.pool.status().connections.remove(0);
+    assert_eq!((living.proof, living.passport.ping), (Some(Proof::SettingsAck), None));
+}
