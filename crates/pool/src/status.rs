@@ -9,7 +9,13 @@ use tls_core::{HandshakeFacts, TicketStats};
 use tokio::time::Instant;
 
 use crate::{
-    connection::State, error::DialError, health::Health, journey::ConnectionId, learned::LearnedLimits,
+    connection::{Proof, State},
+    drift::DriftChange,
+    error::DialError,
+    health::Health,
+    journey::ConnectionId,
+    learned::LearnedLimits,
+    passport::PassportStatus,
     supervisor::BreakerState,
 };
 
@@ -147,6 +153,10 @@ pub struct ConnectionStatus {
     pub handshake: HandshakeFacts,
     /// How long each phase of its dial took.
     pub phases: DialPhases,
+    /// What showed that it serves; `None` until it does.
+    pub proof: Option<Proof>,
+    /// Further particulars.
+    pub passport: PassportStatus,
 }
 
 /// Totals since the pool started.
@@ -169,6 +179,9 @@ pub struct PoolTotals {
     /// GOAWAY frames received.
     pub goaways: u64,
 }
+
+/// Changes of the provider that a [`PoolStatus`] shows.
+pub const DRIFT_SHOWN: usize = 8;
 
 /// One pool at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -211,6 +224,9 @@ pub struct PoolStatus {
     pub reuse_ratio: f64,
     /// The connections.
     pub connections: Vec<ConnectionStatus>,
+    /// What changed about the provider lately, newest first, at most [`DRIFT_SHOWN`]; all of it is
+    /// [`Pool::drift`](crate::Pool::drift).
+    pub drift: Vec<DriftChange>,
 }
 
 /// Where the breaker of a pool stands.

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     hub::Hub,
     journey::ConnectionId,
+    passport::Passport,
     status::DialPhases,
     status::{CauseOfDeath, ConnectionStatus, GenerationRole, Protocol},
 };
@@ -64,6 +65,7 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) birth: Birth,
+    pub(crate) passport: Passport,
     phases: OnceLock<DialPhases>,
     state: AtomicU8,
     cause: OnceLock<CauseOfDeath>,
@@ -85,6 +87,7 @@ impl Link {
     pub(crate) fn new(birth: Birth, sender: Option<SendRequest<Bytes>>) -> Arc<Self> {
         Arc::new(Self {
             birth,
+            passport: Passport::default(),
             phases: OnceLock::new(),
             state: AtomicU8::new(State::Proving as u8),
             cause: OnceLock::new(),
@@ -255,6 +258,7 @@ impl Link {
     }
 
     pub(crate) fn set_ping_rtt(&self, rtt: Duration) {
+        self.passport.note_ping(rtt);
         self.ping_rtt_us.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1), Ordering::Relaxed);
     }
 
@@ -272,7 +276,19 @@ impl Link {
 
     /// Gives a permit back. Leases do; see [`Self::hub_with_waiters`] for what comes next.
     pub(crate) fn release(&self) {
-        self.permits.release();
+        if self.permits.release() == 0 {
+            self.passport.fell_idle(self.birth.born.elapsed());
+        }
+    }
+
+    /// How long each phase of its dial took.
+    pub(crate) fn phases(&self) -> DialPhases {
+        self.phases.get().copied().unwrap_or_default()
+    }
+
+    /// Most streams at once so far.
+    pub(crate) fn peak_in_flight(&self) -> u32 {
+        self.permits.peak()
     }
 
     /// A permit goes back whose request was given up before a stream was opened.
@@ -291,6 +307,7 @@ impl Link {
     }
 
     pub(crate) fn status(&self, now: Instant, active_generation: u64) -> ConnectionStatus {
+        let age = now.saturating_duration_since(self.birth.born);
         ConnectionStatus {
             id: self.birth.id,
             state: self.state(),
@@ -302,14 +319,16 @@ impl Link {
                 GenerationRole::Draining
             },
             address: self.birth.address.clone(),
-            age: now.saturating_duration_since(self.birth.born),
+            age,
             in_flight: self.in_flight(),
             capacity: self.capacity(),
             requests: self.requests(),
-            peak_in_flight: self.permits.peak(),
+            peak_in_flight: self.peak_in_flight(),
             ping_rtt: self.ping_rtt(),
             handshake: self.birth.facts.clone(),
-            phases: self.phases.get().copied().unwrap_or_default(),
+            phases: self.phases(),
+            proof: self.passport.proof(),
+            passport: self.passport.status(age, self.in_flight()),
         }
     }
 }

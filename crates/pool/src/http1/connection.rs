@@ -12,6 +12,7 @@ use super::stream::Listening;
 use crate::{
     connection::{Link, State},
     dial::Transport,
+    passport::Buried,
     send::BoxError,
     status::CauseOfDeath,
     supervisor::Context,
@@ -84,6 +85,8 @@ fn bury(context: &Context, link: &Link) {
         context.hub.unregister(link.id());
         let cause = link.cause().unwrap_or(CauseOfDeath::ClosedByProvider);
         context.observer.closed(link.id(), cause, link.requests());
+        context.bury(link, Buried { cause, detail: "", at: Instant::now() });
+        context.note_gone(link, cause);
         context.hub.supervisor.notify_one();
     }
 }

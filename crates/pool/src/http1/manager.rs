@@ -10,6 +10,7 @@ use super::{Http1Connection, SharedDialError, proof, stream::Listening};
 use crate::{
     connection::{Birth, Link},
     dial::{Dialled, Progress, dial},
+    drift::Resumption,
     error::DialError,
     journey::ConnectionId,
     status::Protocol,
@@ -93,6 +94,7 @@ impl Manager {
         let counters = &context.hub.counters;
         counters.connections.fetch_add(1, Ordering::Relaxed);
         if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
+        context.note_proven(&link, Resumption::Unknown);
         context.hub.register(link.clone());
         context.hub.forget_failures();
         context.hub.supervisor.notify_one();
@@ -127,6 +129,7 @@ impl Manager {
                 None,
                 Some(e.code()),
             ));
+            context.bury_dial(id, generation.serial(), &progress, e);
         }
         result
     }

@@ -52,6 +52,9 @@ impl Supervisor {
         };
         // Connections that are lent exclusively are bb8's to keep.
         for link in links.iter().filter(|link| link.birth.protocol == Protocol::H2) {
+            if link.passport.take_settings_changed() {
+                self.context.note_settings(link);
+            }
             match link.state() {
                 State::Serving => facts.serving.push(self.look_at(link, active, now)),
                 State::Draining => {
@@ -120,6 +123,7 @@ impl Supervisor {
             tracing::info!(environment = %self.context.key.environment, connection = %id,
                 limits = ?self.learned.limits(), "a learned limit no longer holds");
             self.probe = None;
+            self.context.note_limits(&self.learned.limits());
             self.make_known();
         }
     }
@@ -143,6 +147,7 @@ impl Supervisor {
         if self.learned.note(sample) {
             tracing::info!(environment = %self.context.key.environment, limits = ?self.learned.limits(),
                 "the provider ends connections by a rule; successors will serve before");
+            self.context.note_limits(&self.learned.limits());
         }
         self.make_known();
     }

@@ -48,6 +48,7 @@ use crate::{
     key::PoolKey,
     learned::Learned,
     observe::Observer,
+    passport::Records,
     status::{BreakerStatus, LearnedStatus, Protocol},
     workers::Workers,
 };
@@ -61,6 +62,7 @@ pub(crate) struct Context {
     pub(crate) hub: Arc<Hub>,
     pub(crate) workers: Workers,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) records: Records,
 }
 
 /// Longest interval of PINGs to a provider that found them too many.

@@ -4,4 +4,5 @@
 mod habits;
 mod http1;
 mod http2;
+mod passports;
 mod support;
