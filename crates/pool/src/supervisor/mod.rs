@@ -249,6 +249,8 @@ impl Supervisor {
             let why = self.breaker.why().map(|why| why.code());
             tracing::info!(environment = %self.context.key.environment, state = state.as_str(), why, "breaker");
             self.context.observer.breaker(state);
+            // What it allows has changed after the policy looked.
+            self.context.hub.supervisor.notify_one();
         }
         self.make_known();
     }
