@@ -6,6 +6,7 @@ mod connections;
 mod faults;
 mod grpc;
 mod http1;
+mod matrix;
 mod metrics;
 mod peers;
 mod pool;
