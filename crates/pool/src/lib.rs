@@ -23,6 +23,8 @@ mod queue;
 mod send;
 mod status;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 mod verdict;
 pub mod workers;
 
