@@ -25,6 +25,8 @@ mod queue;
 mod send;
 mod status;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 mod verdict;
 pub mod workers;
 

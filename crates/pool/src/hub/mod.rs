@@ -7,6 +7,8 @@ mod known;
 mod outage;
 mod pick;
 mod set;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::sync::{
@@ -23,7 +25,7 @@ pub(crate) use self::{
     known::Known,
     outage::Outage,
     pick::{Preference, StreamLease},
-    waiting::{Turned, Wanted},
+    waiting::{Place, Turned, Wanted},
 };
 use self::{set::Register, waiting::Desk};
 use crate::{

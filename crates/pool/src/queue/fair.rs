@@ -156,17 +156,17 @@ impl<T> FairQueue<T> {
         self.flows.drain().flat_map(|(_, flow)| flow.waiters.into_values()).collect()
     }
 
-    /// How many turns are taken before one who joined now would have his.
+    /// How many turns are taken, at least, before one who joined now would have his. Turns at the same moment as his
+    /// own are not counted: they may come after it.
     pub(crate) fn ahead_of(&self, caller: Caller) -> u64 {
         let own = self.flows.get(&caller.id);
         let before = own.map_or(0, |flow| flow.waiters.len() as u64);
         let first = own.map_or(self.clock + stride(caller), |flow| flow.tag);
         let last = first + before * stride(caller);
-        let others =
-            self.turns.iter().take(FLOWS_COUNTED).filter(|(tag, _, id)| *id != caller.id && *tag <= last);
-        others.fold(before, |ahead, (tag, _, id)| {
+        let earlier = self.turns.iter().take(FLOWS_COUNTED).take_while(|(tag, ..)| *tag < last);
+        earlier.filter(|(_, _, id)| *id != caller.id).fold(before, |ahead, (tag, _, id)| {
             let turns = self.flows.get(id).map_or(0, |flow| {
-                let turns = (last - tag) / flow.stride + 1;
+                let turns = (last - tag).div_ceil(flow.stride);
                 turns.min(flow.waiters.len() as u64)
             });
             ahead + turns

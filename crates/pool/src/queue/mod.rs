@@ -6,6 +6,8 @@
 mod caller;
 mod fair;
 mod rate;
+#[cfg(test)]
+mod tests;
 
 pub use caller::Caller;
 pub(crate) use fair::{FairQueue, Joined, Limits, Ticket};
