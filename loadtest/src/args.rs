@@ -20,6 +20,9 @@ Examples:
   A table of earlier runs:
     loadgen table loadtest/results/latest
 
+  Ten minutes of storm, and the ledger at its end:
+    loadgen storm --for 10m --rate 1000 --seed 1 --out storm.json
+
 Exit code: 0 every request answered as expected, 1 a request was lost or the run failed, 2 wrong usage.";
 
 /// Open-loop load generator for HTTP/1.1, cleartext HTTP/2 and gRPC
@@ -42,6 +45,63 @@ pub(crate) enum Command {
     Table(TableArgs),
     /// Relay TCP with a delay, to put a long way between the gateway and a provider on this machine
     Relay(RelayArgs),
+    /// A gateway, a provider that misbehaves in every way at random, callers at a fixed rate; then the ledger
+    Storm(StormArgs),
+    /// End all connections again and again: how many of the new ones resume, with 0, 1 and 20 tickets
+    Resumption(ResumptionArgs),
+    /// End all connections at once under load, over a long way: how soon one serves, and with how many dials
+    Redial(RedialArgs),
+}
+
+/// Flags of `loadgen resumption`.
+#[derive(Debug, Args)]
+pub(crate) struct ResumptionArgs {
+    /// How often all connections are ended
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub times: u32,
+    /// Write the figures as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Flags of `loadgen redial`.
+#[derive(Debug, Args)]
+pub(crate) struct RedialArgs {
+    /// Round trip to the provider
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "40ms")]
+    pub round_trip: Duration,
+    /// Requests per second
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 300.0)]
+    pub rate: f64,
+    /// How often in each way
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub times: u32,
+    /// How long the provider is away, where it goes away
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "500ms")]
+    pub away: Duration,
+    /// Write the figures as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Flags of `loadgen storm`.
+#[derive(Debug, Args)]
+pub(crate) struct StormArgs {
+    /// How long requests start [default: 10m]
+    #[arg(long = "for", value_name = "TIME", value_parser = units::duration)]
+    pub lasts: Option<Duration>,
+    /// 30 seconds, as in CI, unless --for says otherwise
+    #[arg(long)]
+    pub short: bool,
+    /// Requests per second
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 1000.0)]
+    pub rate: f64,
+    /// Seed of all that is random [default: random, printed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Write everything as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// Flags of `loadgen relay`.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     plan::Plan,
-    record::{Lost, LostKind, Recorder, Reply},
+    record::{Lost, LostKind, Recorder, Reply, Told},
     schedule::Ticket,
     source::Source,
 };
@@ -60,12 +60,13 @@ pub(crate) fn judge(
     if !plan.expect_status.contains(status) {
         let code = headers.get("gw-error").and_then(|value| value.to_str().ok()).unwrap_or("none");
         let detail = format!("status {}, gw-error {code}", status.as_u16());
-        return Err(Lost { kind: LostKind::Status, detail, status: Some(status) });
+        let told = Told::read(headers);
+        return Err(Lost { kind: LostKind::Status, detail, status: Some(status), told });
     }
     match plan.expect_body_bytes {
         Some(expected) if expected != body_bytes => {
             let detail = format!("body of {body_bytes} bytes instead of {expected}");
-            Err(Lost { kind: LostKind::Body, detail, status: Some(status) })
+            Err(Lost { kind: LostKind::Body, detail, status: Some(status), told: None })
         }
         _ => Ok(Reply { status, body_bytes }),
     }

@@ -60,6 +60,14 @@ pub(crate) enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The gateway or the provider in this process could not be set up or told something.
+    #[error("cannot {action}: {cause}")]
+    Lab {
+        /// What was tried.
+        action: &'static str,
+        /// What it ended with.
+        cause: String,
+    },
     /// A worker thread panicked; its counts are gone, so no ledger can be printed.
     #[error("a worker thread of the generator died; its counts are lost, run again")]
     WorkerDied,

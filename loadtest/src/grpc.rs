@@ -12,7 +12,7 @@ use crate::{
     caller::{Exchange, judge},
     h2c::{self, Link, next_data},
     plan::Plan,
-    record::{Lost, LostKind, Reply},
+    record::{Lost, LostKind, Reply, Told},
     schedule::Ticket,
 };
 
@@ -91,7 +91,8 @@ impl Caller {
     /// A caller on `link`.
     pub(crate) fn new(plan: Arc<Plan>, link: Arc<Link>) -> Self {
         let inner = h2c::Caller::new(plan.clone(), link, PathAndQuery::from_static(SEND_PATH));
-        let fixed = plan.correlation.is_none().then(|| frame(&message(&plan, None)));
+        let same = plan.correlation.is_none() && plan.steering.is_none();
+        let fixed = same.then(|| frame(&message(&plan, &plan.headers)));
         Self { plan, inner, fixed }
     }
 }
@@ -100,7 +101,7 @@ impl Exchange for Caller {
     async fn exchange(&mut self, ticket: &Ticket) -> Result<Reply, Lost> {
         let message = match &self.fixed {
             Some(fixed) => fixed.clone(),
-            None => frame(&message(&self.plan, self.plan.correlation_id(ticket.sequence))),
+            None => frame(&message(&self.plan, &self.plan.headers_of(ticket.sequence))),
         };
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -109,7 +110,8 @@ impl Exchange for Caller {
         let (head, mut stream) = self.inner.send(request, message).await?.into_parts();
         if head.status != StatusCode::OK {
             let detail = format!("HTTP status {} of a gRPC call", head.status.as_u16());
-            return Err(Lost { kind: LostKind::Status, detail, status: Some(head.status) });
+            let told = Told::read(&head.headers);
+            return Err(Lost { kind: LostKind::Status, detail, status: Some(head.status), told });
         }
         let mut data = BytesMut::new();
         while let Some(piece) = next_data(&mut stream).await? {
@@ -127,11 +129,12 @@ impl Exchange for Caller {
     }
 }
 
-fn message(plan: &Plan, correlation: Option<String>) -> SendRequest {
+fn message(plan: &Plan, headers: &HeaderMap) -> SendRequest {
     let header = |name: &str, value: &str| Header { name: name.to_owned(), value: value.to_owned() };
-    let fixed =
-        plan.headers.iter().filter_map(|(name, value)| Some(header(name.as_str(), value.to_str().ok()?)));
-    let correlation = correlation.iter().map(|id| header("x-correlation-id", id));
+    let headers = headers
+        .iter()
+        .filter_map(|(name, value)| Some(header(name.as_str(), value.to_str().ok()?)))
+        .collect();
     let (environment, route) = match &plan.send_target {
         SendTarget::ByRoutes => (None, None),
         SendTarget::Environment(name) => (Some(name.clone()), None),
@@ -142,7 +145,7 @@ fn message(plan: &Plan, correlation: Option<String>) -> SendRequest {
         route,
         method: plan.method.to_string(),
         path: plan.path.to_string(),
-        headers: fixed.chain(correlation).collect(),
+        headers,
         body: plan.body.clone(),
     }
 }
@@ -176,7 +179,7 @@ fn check_status(trailers: &HeaderMap) -> Result<(), Lost> {
         status => {
             let (code, words) = (text("gw-error"), text("grpc-message"));
             let detail = format_args!("grpc-status {status}, gw-error {code}, grpc-message {words}");
-            Err(Lost::new(LostKind::GrpcStatus, detail))
+            Err(Lost { told: Told::read(trailers), ..Lost::new(LostKind::GrpcStatus, detail) })
         }
     }
 }

@@ -173,12 +173,9 @@ impl Caller {
         Err(Lost::new(LostKind::Connect, format_args!("{UNSENT_ATTEMPTS} connections ended unused: {cause}")))
     }
 
-    /// The headers that every request of the plan has, and its correlation id.
+    /// The request's own headers and the length of its body.
     fn headers(&self, ticket: &Ticket) -> HeaderMap {
-        let mut headers = self.plan.headers.clone();
-        if let Some(id) = self.plan.correlation_value(ticket.sequence) {
-            headers.insert("x-correlation-id", id);
-        }
+        let mut headers = self.plan.headers_of(ticket.sequence);
         let length = self.plan.upload_bytes.unwrap_or(self.plan.body.len() as u64);
         if length > 0 {
             headers.insert(header::CONTENT_LENGTH, length.into());

@@ -64,13 +64,10 @@ impl Caller {
         let mut request = Request::new(body);
         *request.method_mut() = plan.method.clone();
         *request.uri_mut() = plan.path.clone().into();
-        *request.headers_mut() = plan.headers.clone();
+        *request.headers_mut() = plan.headers_of(ticket.sequence);
         // An authority parsed from a URL is a valid header value.
         let host = HeaderValue::from_str(&plan.authority).expect("authority");
         request.headers_mut().insert(header::HOST, host);
-        if let Some(id) = plan.correlation_value(ticket.sequence) {
-            request.headers_mut().insert("x-correlation-id", id);
-        }
         request
     }
 }

@@ -11,16 +11,21 @@ mod error;
 mod grpc;
 mod h2c;
 mod http1;
+mod lab;
+mod load;
 mod pacer;
 mod plan;
 mod process;
 mod progress;
 mod record;
+mod redial;
 mod relay;
 mod report;
+mod resumption;
 mod run;
 mod schedule;
 mod source;
+mod storm;
 mod table;
 mod units;
 mod upload;
@@ -36,13 +41,17 @@ use std::{
 use clap::{Parser, ValueEnum};
 
 use crate::{
-    args::{Cli, Command, RelayArgs, RunArgs, TableArgs},
+    args::{Cli, Command, RedialArgs, RelayArgs, ResumptionArgs, RunArgs, StormArgs, TableArgs},
     error::Error,
     plan::Plan,
     progress::Visibility,
-    report::{Report, Setup},
+    report::Setup,
     schedule::Pacing,
 };
+
+/// The product's own: in a storm the gateway runs in this process, and its memory is looked at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -50,6 +59,9 @@ fn main() -> ExitCode {
     let outcome = match (&cli.command, &cli.run) {
         (Some(Command::Table(args)), _) => table(args, &mut out),
         (Some(Command::Relay(args)), _) => relay(args),
+        (Some(Command::Storm(args)), _) => storm(args, &mut out),
+        (Some(Command::Resumption(args)), _) => resumption(args, &mut out),
+        (Some(Command::Redial(args)), _) => redial(args, &mut out),
         (None, Some(args)) => measure(args, &mut out),
         (None, None) => Err(Error::Usage("give --target http://host:port/path; --help has examples".into())),
     };
@@ -82,6 +94,33 @@ fn relay(args: &RelayArgs) -> Result<ExitCode, Error> {
         runtime.block_on(relay::relay(args.listen, args.to, args.round_trip))
     };
     run().map(|()| ExitCode::SUCCESS).map_err(|source| Error::Relay { address: args.listen, source })
+}
+
+fn storm(args: &StormArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let report = storm::run(args)?;
+    if let Some(file) = &args.out {
+        write_json(&report, file, out)?;
+    }
+    report.write_text(out).map_err(not_written)?;
+    Ok(code(report.is_good()))
+}
+
+fn resumption(args: &ResumptionArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let report = resumption::run(args)?;
+    if let Some(file) = &args.json {
+        write_json(&report, file, out)?;
+    }
+    report.write_text(out).map_err(not_written)?;
+    Ok(code(report.is_good()))
+}
+
+fn redial(args: &RedialArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let report = redial::run(args)?;
+    if let Some(file) = &args.json {
+        write_json(&report, file, out)?;
+    }
+    report.write_text(out).map_err(not_written)?;
+    Ok(code(report.is_good()))
 }
 
 fn measure(args: &RunArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
@@ -121,7 +160,7 @@ fn setup(args: &RunArgs, plan: &Plan) -> Setup {
     }
 }
 
-fn write_json(report: &Report, file: &Path, out: &mut dyn Write) -> Result<(), Error> {
+fn write_json(report: &impl serde::Serialize, file: &Path, out: &mut dyn Write) -> Result<(), Error> {
     // Plain data with string keys always serialises.
     let mut json = serde_json::to_vec_pretty(report).expect("plain data");
     json.push(b'\n');

@@ -13,6 +13,7 @@ use crate::{
     error::Error,
     grpc::SendTarget,
     schedule::{Extent, Pacing},
+    storm::Steering,
     units::StatusSet,
 };
 
@@ -65,6 +66,8 @@ pub(crate) struct Plan {
     pub expect_body_bytes: Option<u64>,
     /// Prefix of the correlation ids, if every request gets one.
     pub correlation: Option<String>,
+    /// Orders to the simulator that some requests carry.
+    pub steering: Option<Steering>,
     /// What `SendRequest.target` names.
     pub send_target: SendTarget,
 }
@@ -110,19 +113,27 @@ impl Plan {
             expect_status: args.expect_status.clone(),
             expect_body_bytes: args.expect_body_bytes,
             correlation: args.correlation.then(|| format!("lg-{seed:016x}")),
+            steering: None,
             send_target: send_target(args)?,
         })
+    }
+
+    /// The headers of request `sequence`: those of every request, its correlation id, its order to the simulator.
+    pub(crate) fn headers_of(&self, sequence: u64) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        if let Some(id) = self.correlation_id(sequence) {
+            // Hexadecimal digits, letters and hyphens are valid in a header.
+            headers.insert("x-correlation-id", HeaderValue::from_str(&id).expect("visible ASCII"));
+        }
+        if let Some((name, value)) = self.steering.and_then(|steering| steering.header(sequence)) {
+            headers.insert(name, value);
+        }
+        headers
     }
 
     /// The correlation id of request `sequence`, if requests have one.
     pub(crate) fn correlation_id(&self, sequence: u64) -> Option<String> {
         self.correlation.as_ref().map(|prefix| format!("{prefix}-{sequence}"))
-    }
-
-    /// As [`Plan::correlation_id`], as a header value.
-    pub(crate) fn correlation_value(&self, sequence: u64) -> Option<HeaderValue> {
-        // Hexadecimal digits, letters and hyphens are valid in a header.
-        self.correlation_id(sequence).map(|id| HeaderValue::from_str(&id).expect("visible ASCII"))
     }
 }
 

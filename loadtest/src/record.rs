@@ -12,7 +12,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -57,12 +57,48 @@ pub(crate) struct Lost {
     pub detail: String,
     /// The HTTP status, where one arrived.
     pub status: Option<StatusCode>,
+    /// What the gateway said of it, where it said something.
+    pub told: Option<Told>,
 }
 
 impl Lost {
     /// A loss without a status.
     pub(crate) fn new(kind: LostKind, cause: impl std::fmt::Display) -> Self {
-        Self { kind, detail: cause.to_string(), status: None }
+        Self { kind, detail: cause.to_string(), status: None, told: None }
+    }
+}
+
+/// The gateway's own word on a request that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// `gw-error`: the stable code.
+    pub code: String,
+    /// `gw-retry-safe`.
+    pub retry_safe: RetrySafe,
+}
+
+/// Whether the gateway says that the request may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetrySafe {
+    /// It was provably not processed.
+    Yes,
+    /// It was, or a retry would fail in the same way.
+    No,
+    /// It may have been.
+    Unknown,
+}
+
+impl Told {
+    /// Reads it from a reply's header, or from the trailers of a gRPC call; `None` if it is no word of the gateway.
+    pub(crate) fn read(headers: &HeaderMap) -> Option<Self> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let retry_safe = match text("gw-retry-safe")? {
+            "yes" => RetrySafe::Yes,
+            "no" => RetrySafe::No,
+            "unknown" => RetrySafe::Unknown,
+            _ => return None,
+        };
+        Some(Self { code: text("gw-error")?.to_owned(), retry_safe })
     }
 }
 
@@ -281,8 +317,7 @@ mod tests {
             assert!(!record.ledger(phase).is_balanced(), "one is in flight");
             record.end(&ticket, outcome, Instant::now());
         }
-        let lost =
-            Lost { kind: LostKind::Status, detail: "502".into(), status: Some(StatusCode::BAD_GATEWAY) };
+        let lost = Lost { status: Some(StatusCode::BAD_GATEWAY), ..Lost::new(LostKind::Status, "502") };
         let last = ticket(Phase::Measured);
         two.start(&last, Instant::now());
         two.end(&last, Err(lost), Instant::now());
@@ -295,6 +330,17 @@ mod tests {
         assert_eq!(one.latency.len(), 1, "only answered, measured requests have a latency");
         assert_eq!(one.body_bytes, 10, "the warm-up is not measured");
         assert_eq!(one.samples[&LostKind::Reset], "first");
+    }
+
+    #[test]
+    fn the_word_of_the_gateway_is_read_whole_or_not_at_all() {
+        let header = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            pairs.iter().map(|&(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        };
+        let told = Told::read(&header(&[("gw-error", "queue_full"), ("gw-retry-safe", "yes")]));
+        assert_eq!(told, Some(Told { code: "queue_full".into(), retry_safe: RetrySafe::Yes }));
+        assert_eq!(Told::read(&header(&[("gw-error", "queue_full")])), None);
+        assert_eq!(Told::read(&header(&[("gw-error", "x"), ("gw-retry-safe", "perhaps")])), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -25,12 +25,54 @@ const PIECE: usize = 16 * 1024;
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 1024;
 
+/// Whether the far end can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Connections are carried.
+    Open,
+    /// Nobody listens, and what was carried is cut.
+    Closed,
+}
+
 /// Relays until the process is ended.
 ///
 /// # Errors
 /// When the listener cannot be bound or fails.
 pub(crate) async fn relay(listen: SocketAddr, to: SocketAddr, round_trip: Duration) -> io::Result<()> {
-    let listener = TcpListener::bind(listen).await?;
+    let (_always_open, gate) = watch::channel(Gate::Open);
+    serve(TcpListener::bind(listen).await?, to, round_trip, gate).await
+}
+
+/// Relays what `listener` accepts while the gate is open; listens on the same port again when it opens again.
+///
+/// # Errors
+/// When the listener fails or its port is taken while the gate is closed.
+///
+/// # Cancel safety
+/// Dropping it cuts every connection.
+pub(crate) async fn serve(
+    mut listener: TcpListener,
+    to: SocketAddr,
+    round_trip: Duration,
+    mut gate: watch::Receiver<Gate>,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    loop {
+        tokio::select! {
+            failed = accept(&listener, to, round_trip) => return failed,
+            // Without a sender the gate stays as it is.
+            true = async { gate.wait_for(|gate| *gate == Gate::Closed).await.is_ok() } => {}
+        }
+        drop(listener);
+        if gate.wait_for(|gate| *gate == Gate::Open).await.is_err() {
+            return Ok(());
+        }
+        listener = TcpListener::bind(address).await?;
+    }
+}
+
+/// Carries whatever comes; never ends well.
+async fn accept(listener: &TcpListener, to: SocketAddr, round_trip: Duration) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         let (near, _) = listener.accept().await?;
@@ -67,7 +109,8 @@ async fn way(
     let read = async move {
         let mut buffer = vec![0; PIECE];
         loop {
-            let n = from.read(&mut buffer).await?;
+            // A reset is news like any other, and takes as long to arrive; what follows it is an end.
+            let n = from.read(&mut buffer).await.unwrap_or(0);
             let sent = Instant::now().max(not_before);
             let piece = Bytes::copy_from_slice(&buffer[..n]);
             if sender.send((sent + delay, piece)).await.is_err() || n == 0 {
@@ -118,5 +161,33 @@ mod tests {
         }
         stream.shutdown().await.unwrap();
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_closed_gate_cuts_and_refuses_until_it_opens() {
+        let far = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = far.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((stream, _)) = far.accept().await {
+                kept.push(stream);
+            }
+        });
+        let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = front.local_addr().unwrap();
+        let (gate, watched) = watch::channel(Gate::Open);
+        tokio::spawn(serve(front, to, Duration::ZERO, watched));
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        gate.send_replace(Gate::Closed);
+        // An end or a reset, whichever the cut makes of it.
+        assert!(matches!(stream.read(&mut [0]).await, Ok(0) | Err(_)));
+        assert!(TcpStream::connect(at).await.is_err(), "nobody listens");
+        gate.send_replace(Gate::Open);
+        let again = async {
+            while TcpStream::connect(at).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), again).await.unwrap();
     }
 }

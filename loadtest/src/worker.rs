@@ -139,7 +139,10 @@ impl Worker {
 }
 
 /// The callers of one connection.
-async fn connect(plan: Arc<Plan>, live: Arc<Live>) -> Result<Vec<Caller>, Lost> {
+///
+/// # Errors
+/// The loss, when the connection cannot be opened.
+pub(crate) async fn connect(plan: Arc<Plan>, live: Arc<Live>) -> Result<Vec<Caller>, Lost> {
     if plan.protocol == ProtocolArg::Http1 {
         return Ok(vec![Caller::Http1(http1::Caller::connect(plan, live).await?)]);
     }
@@ -160,9 +163,12 @@ async fn until_stopped(commands: &mut watch::Receiver<Command>) {
 
 /// A caller of any protocol.
 #[derive(Debug)]
-enum Caller {
+pub(crate) enum Caller {
+    /// HTTP/1.1.
     Http1(http1::Caller),
+    /// Cleartext HTTP/2.
     H2c(h2c::Caller),
+    /// gRPC.
     Grpc(grpc::Caller),
 }
 

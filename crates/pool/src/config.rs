@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::health::HealthCheck;
+
 /// Sizes and lifetimes of one environment's pool.
 ///
 /// # Defaults
 /// See [`PoolConfig::default`]: each default carries its reason beside the field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
     /// Connections kept serving while idle. Range 1..=`max_connections`. Default 2: one can end while the
     /// other carries the traffic, and one HTTP/2 connection does not scale over cores.
@@ -58,6 +60,17 @@ pub struct PoolConfig {
     pub connection_window_bytes: u32,
     /// Largest response header list accepted. Range 4 KiB..=1 MiB. Default 64 KiB.
     pub max_response_header_bytes: u32,
+    /// Whether limits that the provider enforces without saying so (requests, age or idle time per connection) are
+    /// learned from how connections end, so that a successor serves before they are reached. Default on.
+    pub learned_limits: LearnedLimitsMode,
+    /// How long a learned limit stands before one connection tries to outlive it, one stream at a time.
+    /// Range 1 s..=24 h. Default 10 min.
+    pub retest_after: Duration,
+    /// Response time-outs in a row on one connection, without a byte from the provider in between, after which it is
+    /// suspected: it is not picked while another has room, and a PING decides. Range 1..=100. Default 2.
+    pub suspect_after: u8,
+    /// The application health request; none by default, for the provider documents no harmless one.
+    pub health: Option<HealthCheck>,
     /// Most connections when the provider speaks HTTP/1.1, where one connection carries one request.
     /// Range `min_connections`..=1024. Default 64.
     pub http1_max_connections: u32,
@@ -83,9 +96,24 @@ impl Default for PoolConfig {
             stream_window_bytes: 256 * 1024,
             connection_window_bytes: 32 * 1024 * 1024,
             max_response_header_bytes: 64 * 1024,
+            learned_limits: LearnedLimitsMode::On,
+            retest_after: Duration::from_secs(600),
+            suspect_after: 2,
+            health: None,
             http1_max_connections: 64,
         }
     }
+}
+
+/// Whether limits are learned from how connections end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LearnedLimitsMode {
+    /// Learn, meet, and put to the test again from time to time.
+    #[default]
+    On,
+    /// Replace connections when they end.
+    Off,
 }
 
 /// How long each phase may take. The names are those of the configuration and of the error codes.

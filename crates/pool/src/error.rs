@@ -76,6 +76,24 @@ pub enum DialError {
         /// The limit.
         after: Duration,
     },
+    /// TLS and HTTP work, but the server refuses our certificate in its answer to the health request.
+    #[error(
+        "the provider answered {status} to the health request {path}: it refuses our certificate in HTTP"
+    )]
+    RefusedInHttp {
+        /// Path of the health request.
+        path: String,
+        /// Its status.
+        status: u16,
+    },
+    /// The application health request fails.
+    #[error("the provider is unhealthy: the health request {path} failed: {detail}")]
+    Unhealthy {
+        /// Path of the health request.
+        path: String,
+        /// How it failed.
+        detail: String,
+    },
     /// The provider agreed on neither HTTP/2 nor HTTP/1.1, or broke the protocol it agreed on.
     #[error("HTTP could not be started: {detail}")]
     Protocol {
@@ -98,6 +116,8 @@ impl DialError {
             Self::Tls(fault) => fault.code(),
             Self::EndedBeforeProof { .. } => "ended_before_proof",
             Self::ProveTimeout { .. } => "prove_timeout",
+            Self::RefusedInHttp { .. } => "identity_refused",
+            Self::Unhealthy { .. } => "provider_unhealthy",
             Self::Protocol { .. } => "provider_protocol_error",
         }
     }
@@ -105,7 +125,11 @@ impl DialError {
     /// The provider refused our certificate: dialling again with it cannot help.
     #[must_use]
     pub fn is_identity_fault(&self) -> bool {
-        matches!(self, Self::Tls(fault) if fault.is_identity_fault())
+        match self {
+            Self::Tls(fault) => fault.is_identity_fault(),
+            Self::RefusedInHttp { .. } => true,
+            _ => false,
+        }
     }
 }
 

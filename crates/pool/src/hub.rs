@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -22,9 +23,10 @@ use tokio::{
 use crate::{
     connection::{Link, State},
     error::{DialError, SendErrorKind},
+    health::Health,
     http1::Http1Pool,
     journey::ConnectionId,
-    status::{CauseOfDeath, PoolTotals},
+    status::{BreakerStatus, CauseOfDeath, LearnedStatus, PoolTotals},
     workers,
 };
 
@@ -52,9 +54,23 @@ pub(crate) struct Hub {
     least_generation: AtomicU64,
     growth_wanted: AtomicBool,
     stopping: AtomicBool,
+    /// The breaker withholds requests: the provider's application is unhealthy.
+    withheld: AtomicBool,
+    ping_interval_ms: AtomicU64,
+    ignores_pings: AtomicBool,
+    /// What the supervisor knows, for status.
+    pub(crate) known: ArcSwap<Known>,
     pub(crate) supervisor: Notify,
     pub(crate) replay_bytes: AtomicUsize,
     pub(crate) counters: Counters,
+}
+
+/// What the supervisor knows about the provider, published for status.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) breaker: BreakerStatus,
+    pub(crate) learned: LearnedStatus,
+    pub(crate) health: Option<Health>,
 }
 
 /// The failure of the last dial, and when.
@@ -139,6 +155,10 @@ impl Hub {
             least_generation: AtomicU64::new(0),
             growth_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            withheld: AtomicBool::new(false),
+            ping_interval_ms: AtomicU64::new(u64::MAX),
+            ignores_pings: AtomicBool::new(false),
+            known: ArcSwap::default(),
             supervisor: Notify::new(),
             replay_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -261,6 +281,40 @@ impl Hub {
         self.last_failure.load_full()
     }
 
+    /// How often connections send a PING now.
+    pub(crate) fn ping_interval(&self) -> Duration {
+        Duration::from_millis(self.ping_interval_ms.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_ping_interval(&self, interval: Duration) {
+        self.ping_interval_ms
+            .store(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether the provider answers no PINGs.
+    pub(crate) fn ignores_pings(&self) -> bool {
+        self.ignores_pings.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the provider ignored a PING; returns what was known before.
+    pub(crate) fn set_ignores_pings(&self, ignores: bool) -> bool {
+        self.ignores_pings.swap(ignores, Ordering::Relaxed)
+    }
+
+    /// Why requests are refused although connections serve, if they are.
+    pub(crate) fn withheld(&self) -> Option<SendErrorKind> {
+        // The common case costs one load.
+        if !self.withheld.load(Ordering::Relaxed) {
+            return None;
+        }
+        let why = self.known.load().breaker.why.clone()?;
+        Some(SendErrorKind::Unavailable(why))
+    }
+
+    pub(crate) fn set_withheld(&self, withheld: bool) {
+        self.withheld.store(withheld, Ordering::Relaxed);
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
@@ -298,6 +352,10 @@ impl Hub {
         for _ in 0..=set.len() {
             let link = choose(&set, preference)?;
             if let Some(carried) = link.try_acquire() {
+                if link.is_at_wake_mark(carried + 1) {
+                    // Its successor is wanted before the provider ends it.
+                    self.supervisor.notify_one();
+                }
                 self.note_load(link);
                 return Some(StreamLease { link: link.clone(), hub: self.clone(), carried });
             }
@@ -447,10 +505,12 @@ fn choose(set: &[Arc<Link>], preference: Preference) -> Option<&Arc<Link>> {
         let weight = if elder_seen { 2 } else { 1 };
         elder_seen = true;
         let in_flight = link.in_flight();
-        if in_flight >= link.capacity() {
+        if in_flight >= link.room() {
             continue;
         }
         let score = match preference {
+            // Better a connection that the provider may end than a request that waits for a handshake.
+            _ if link.is_last_resort() => u64::MAX - 2 + u64::from(in_flight > 0),
             Preference::Balanced => {
                 let elsewhere = if link.birth.worker == workers::index() { 0 } else { FOREIGN_WORKER_COST };
                 u64::from(in_flight) * weight + elsewhere

@@ -11,10 +11,12 @@ mod config;
 mod connection;
 mod dial;
 mod error;
+mod health;
 mod http1;
 mod hub;
 mod journey;
 mod key;
+mod learned;
 mod observe;
 mod pool;
 mod send;
@@ -23,18 +25,21 @@ mod supervisor;
 mod verdict;
 pub mod workers;
 
-pub use config::{PoolConfig, RetryPolicy, Timeouts};
+pub use config::{LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
 pub use connection::{Event, Illegal, State};
 pub use dial::{HostPort, Target};
 pub use error::{BodyError, DialError, SendError, SendErrorKind};
+pub use health::{Expected, Health, HealthCheck};
 pub use journey::{ConnectionId, Journey};
 pub use key::PoolKey;
+pub use learned::LearnedLimits;
 pub use observe::{DialReport, Observer, Unobserved};
 pub use pool::{Cut, Pool, PoolSpec};
 pub use send::{BoxError, ResponseBody, SendOptions};
 pub use status::{
-    CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole, PoolStatus, PoolTotals,
-    Protocol,
+    BreakerStatus, CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole,
+    LearnedStatus, PoolStatus, PoolTotals, Protocol,
 };
+pub use supervisor::BreakerState;
 pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};
 pub use workers::Workers;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     journey::ConnectionId,
     status::{CauseOfDeath, DialPhases},
+    supervisor::BreakerState,
     verdict::Verdict,
 };
 
@@ -38,6 +39,8 @@ pub trait Observer: Send + Sync + 'static {
     fn goaway(&self, connection: ConnectionId, error_code: u32);
     /// A request was sent again, or was not, by this verdict.
     fn retried(&self, verdict: Verdict);
+    /// The breaker came to this state.
+    fn breaker(&self, _state: BreakerState) {}
 }
 
 /// An observer that ignores everything; for tests and tools.

@@ -21,8 +21,9 @@ use crate::{
     key::PoolKey,
     observe::Observer,
     send::{BoxError, ResponseBody, SendOptions, send},
-    status::{DialFailureStatus, PoolStatus},
+    status::{BreakerStatus, DialFailureStatus, LearnedStatus, PoolStatus},
     supervisor::{Context, Supervisor},
+    verdict::{RetrySafe, Verdict},
     workers::Workers,
 };
 
@@ -113,6 +114,10 @@ impl Pool {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
+        if let Some(kind) = self.context.hub.withheld() {
+            let (verdict, retry_safe) = (Some(Verdict::NotSent), RetrySafe::Yes);
+            return Err(SendError { kind, verdict, retry_safe, journey: *journey });
+        }
         send(&self.context, request, options, journey).await
     }
 
@@ -158,6 +163,7 @@ impl Pool {
         let hub = &context.hub;
         let generation = hub.generation.load();
         let totals = hub.counters.totals();
+        let known = hub.known.load();
         let connections: Vec<_> =
             hub.links().iter().map(|link| link.status(now, generation.serial())).collect();
         PoolStatus {
@@ -177,6 +183,12 @@ impl Pool {
                 message: outage.error.to_string(),
                 ago: now.saturating_duration_since(outage.at),
             }),
+            breaker: BreakerStatus {
+                next_trial_in: known.breaker.until.map(|at| at.saturating_duration_since(now)),
+                ..known.breaker.clone()
+            },
+            learned: LearnedStatus { ping_interval: hub.ping_interval(), ..known.learned },
+            health: known.health,
             tickets: generation.tickets().stats(),
             reuse_ratio: reuse_ratio(totals.requests, totals.connections),
             totals,

@@ -2,12 +2,16 @@
 //!
 //! Snapshots only: reading one changes nothing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tls_core::{HandshakeFacts, TicketStats};
+use tokio::time::Instant;
 
-use crate::{connection::State, journey::ConnectionId};
+use crate::{
+    connection::State, error::DialError, health::Health, journey::ConnectionId, learned::LearnedLimits,
+    supervisor::BreakerState,
+};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -25,6 +29,10 @@ pub enum CauseOfDeath {
     ClosedByProvider,
     /// The provider broke HTTP/2.
     ProtocolError,
+    /// It was replaced before the provider would have ended it by a limit that was learned.
+    LearnedLimit,
+    /// Its address left the provider's name.
+    AddressGone,
     /// Its generation (identity, trust or pins) was replaced.
     Replaced,
     /// The pool was stopped.
@@ -35,13 +43,15 @@ pub enum CauseOfDeath {
 
 impl CauseOfDeath {
     /// All causes, for registering metrics.
-    pub const ALL: [CauseOfDeath; 9] = [
+    pub const ALL: [CauseOfDeath; 11] = [
         Self::Goaway,
         Self::Age,
         Self::Idle,
         Self::PingTimeout,
         Self::ClosedByProvider,
         Self::ProtocolError,
+        Self::LearnedLimit,
+        Self::AddressGone,
         Self::Replaced,
         Self::Stopped,
         Self::NeverServed,
@@ -57,6 +67,8 @@ impl CauseOfDeath {
             Self::PingTimeout => "ping_timeout",
             Self::ClosedByProvider => "closed_by_provider",
             Self::ProtocolError => "protocol_error",
+            Self::LearnedLimit => "learned_limit",
+            Self::AddressGone => "address_gone",
             Self::Replaced => "replaced",
             Self::Stopped => "stopped",
             Self::NeverServed => "never_served",
@@ -181,6 +193,12 @@ pub struct PoolStatus {
     pub dialling: u32,
     /// The last failure of a dial, if none succeeded since: code and text.
     pub last_failure: Option<DialFailureStatus>,
+    /// The breaker: whether dials, or requests, are held back, why, and until when.
+    pub breaker: BreakerStatus,
+    /// What the provider does to connections of its own accord, as learned.
+    pub learned: LearnedStatus,
+    /// The application's health; `None` without a health request.
+    pub health: Option<Health>,
     /// Tickets of the active generation.
     pub tickets: TicketStats,
     /// Totals since start.
@@ -189,6 +207,40 @@ pub struct PoolStatus {
     pub reuse_ratio: f64,
     /// The connections.
     pub connections: Vec<ConnectionStatus>,
+}
+
+/// Where the breaker of a pool stands.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct BreakerStatus {
+    /// Its state.
+    pub state: BreakerState,
+    /// Whether requests are refused while it is not closed, although connections may serve.
+    pub refuses_requests: bool,
+    /// Stable code of what opened it.
+    pub code: Option<&'static str>,
+    /// What opened it, for a person; a refused certificate is named by its fingerprint.
+    pub message: Option<String>,
+    /// How long until the next trial; zero when it is due. As of when the breaker last changed.
+    pub next_trial_in: Option<Duration>,
+    /// What opened it.
+    #[serde(skip)]
+    pub(crate) why: Option<Arc<DialError>>,
+    /// When the next trial is due.
+    #[serde(skip)]
+    pub(crate) until: Option<Instant>,
+}
+
+/// What was learned about a provider's habits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LearnedStatus {
+    /// The limits that fit how connections ended.
+    pub limits: LearnedLimits,
+    /// The connection that puts them to the test, if one does.
+    pub under_test: Option<ConnectionId>,
+    /// Interval of keep-alive PINGs; longer than configured when the provider found them too many.
+    pub ping_interval: Duration,
+    /// The provider answers no PINGs.
+    pub ignores_pings: bool,
 }
 
 /// Why the last dial failed.

@@ -156,6 +156,12 @@ impl Gateway {
         &self.views
     }
 
+    /// The pools of the environments that have one (a quarantined one has none), in the order of the configuration.
+    #[must_use]
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
     /// Readiness, as `/readyz` answers it.
     #[must_use]
     pub fn readiness(&self) -> &Arc<Readiness> {

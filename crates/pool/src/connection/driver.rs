@@ -18,14 +18,17 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Link, State, Wire, WireHandle};
+use super::{
+    Farewell, Link, State, Trust, Wire, WireHandle,
+    pinger::{PingAnswers, Pinger, Step},
+    tap::{GoAway, Seen},
+};
 use crate::{hub::Hub, observe::Observer, status::CauseOfDeath};
 
 /// What a connection may carry and how its health is watched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) max_streams: u32,
-    pub(crate) ping_interval: Duration,
     pub(crate) ping_timeout: Duration,
 }
 
@@ -48,17 +51,14 @@ pub(crate) struct Driver<S> {
     timer: Pin<Box<Sleep>>,
     pongs: u64,
     goaways: u32,
+    settings_acks: u32,
+    /// Requests given to it when last looked at, and since when it has carried nothing.
+    carried: u64,
+    active_at: Instant,
     limits: Limits,
     link: Arc<Link>,
     hub: Arc<Hub>,
     observer: Arc<dyn Observer>,
-}
-
-/// Where the keep-alive stands. The timer means: the next PING is due, or this one is overdue.
-#[derive(Clone, Copy, Debug)]
-enum Pinger {
-    Resting,
-    Waiting { since: Instant },
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -79,10 +79,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             connection,
             wire,
             ping,
-            pinger: Pinger::Waiting { since: now },
+            pinger: Pinger::begin(now, limits.ping_timeout),
             timer: Box::pin(tokio::time::sleep_until(now + limits.ping_timeout)),
             pongs: 0,
             goaways: 0,
+            settings_acks: 0,
+            carried: 0,
+            active_at: now,
             limits,
             link,
             hub,
@@ -97,30 +100,67 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     ///
     /// # Cancel safety
     /// May be dropped and called again; nothing is lost.
-    pub(crate) async fn until_proved(&mut self) -> Result<(), Ended> {
+    pub(crate) async fn until_pong(&mut self) -> Result<(), Ended> {
+        self.until(|driver| driver.pongs > 0).await
+    }
+
+    /// Runs until the provider acknowledged our SETTINGS: what it sends only after it looked at our certificate.
+    ///
+    /// # Errors, cancel safety
+    /// As [`Self::until_pong`].
+    pub(crate) async fn until_settings_ack(&mut self) -> Result<(), Ended> {
+        self.until(|driver| driver.settings_acks > 0).await
+    }
+
+    async fn until(&mut self, proved: fn(&Self) -> bool) -> Result<(), Ended> {
         std::future::poll_fn(|cx| match self.poll_turn(cx) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
             // A GOAWAY or a failed write before the proof: this one will never serve; wait for how it ends.
-            Poll::Pending if self.pongs > 0 && self.link.state() == State::Proving => Poll::Ready(Ok(())),
+            Poll::Pending if proved(self) && self.link.state() == State::Proving => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
         })
         .await
     }
 
-    /// Runs until the connection ends.
-    pub(crate) async fn until_ended(mut self) -> Ended {
+    /// Runs while `work` does, which uses the connection.
+    ///
+    /// # Errors
+    /// The end of the connection, if that comes first.
+    pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Ended> {
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|cx| {
+            // The work first: its last word may have arrived together with the end.
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            self.poll_turn(cx).map(Err)
+        })
+        .await
+    }
+
+    /// Runs until the connection ends. `answers` says whether unanswered PINGs count.
+    pub(crate) async fn until_ended(mut self, answers: PingAnswers) -> Ended {
+        if answers == PingAnswers::Never {
+            self.pinger.give_up();
+        }
         std::future::poll_fn(|cx| self.poll_turn(cx)).await
+    }
+
+    /// What the provider's frames said so far.
+    pub(crate) fn seen(&self) -> Seen {
+        self.wire.seen()
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         self.link.register_driver(cx.waker());
-        if let Poll::Ready(result) = Pin::new(&mut self.connection).poll(cx) {
-            self.note_goaway();
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        let now = Instant::now();
+        self.note_inbound(now);
+        if let Poll::Ready(result) = polled {
             return Poll::Ready(self.end(result));
         }
-        self.note_goaway();
         self.note_capacity();
-        if self.poll_ping(cx).is_ready() {
+        if self.poll_ping(cx, now).is_ready() {
             return Poll::Ready(self.end_overdue());
         }
         let was_deaf = self.wire.is_deaf();
@@ -133,24 +173,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Poll::Pending
     }
 
+    fn note_inbound(&mut self, now: Instant) {
+        let glance = self.wire.glance();
+        self.settings_acks = glance.settings_acks;
+        self.link.vitals().note_heard(glance.reads);
+        let carried = self.link.requests();
+        if carried != self.carried || self.link.in_flight() > 0 {
+            self.carried = carried;
+            self.active_at = now;
+        }
+        if glance.goaways != self.goaways {
+            self.goaways = glance.goaways;
+            self.note_goaway();
+        }
+    }
+
     /// h2 hides GOAWAY until the last stream is done; the successor must be on its way long before.
     fn note_goaway(&mut self) {
-        let seen = self.wire.seen();
-        if seen.goaways == self.goaways {
-            return;
-        }
-        self.goaways = seen.goaways;
         self.hub.counters.goaways.fetch_add(1, Ordering::Relaxed);
-        let error_code = seen.goaway.map_or(0, |goaway| goaway.error_code);
-        self.observer.goaway(self.link.id(), error_code);
+        let goaway = self.wire.seen().goaway.unwrap_or_default();
+        self.bid_farewell(Some(goaway));
+        self.observer.goaway(self.link.id(), goaway.error_code);
         self.retire(CauseOfDeath::Goaway);
+    }
+
+    /// Keeps how the connection stood when its end was announced.
+    fn bid_farewell(&self, goaway: Option<GoAway>) {
+        let now = Instant::now();
+        let (in_flight, carried) = (self.link.in_flight(), self.link.requests());
+        // Streams of a client are odd: the n-th has the number 2n − 1 (RFC 9113 §5.1.1).
+        let said = goaway.map(|g| u64::from(g.last_stream_id).div_ceil(2)).filter(|taken| *taken <= carried);
+        let (requests, uncertain) = match said {
+            Some(taken) => (taken, 0),
+            // Two-phase, or no GOAWAY at all: what was in flight crossed the end on the wire.
+            None => (carried.saturating_sub(u64::from(in_flight)), u64::from(in_flight)),
+        };
+        self.link.vitals().bid_farewell(Farewell {
+            at: now,
+            requests,
+            uncertain,
+            idle: (in_flight == 0)
+                .then(|| now.saturating_duration_since(self.active_at))
+                .filter(|idle| *idle >= IDLE),
+            routine: goaway.is_none_or(|g| g.error_code == NO_ERROR),
+            calm: goaway.is_some_and(|g| g.error_code == ENHANCE_YOUR_CALM),
+        });
     }
 
     fn retire(&self, cause: CauseOfDeath) {
         if matches!(self.link.state(), State::Proving | State::Serving) {
             self.link.retire(cause, Instant::now());
-            self.hub.supervisor.notify_one();
         }
+        self.hub.supervisor.notify_one();
     }
 
     /// Our own cap or the provider's SETTINGS, whichever is smaller, read again after every frame.
@@ -161,31 +235,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Ready means overdue. One PING at a time, and it is never dropped unanswered: h2 would refuse the next.
-    fn poll_ping(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Pinger::Waiting { since } = self.pinger
+    /// Ready means overdue.
+    fn poll_ping(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Poll<()> {
+        if self.pinger.is_waiting()
             && let Poll::Ready(Ok(_)) = self.ping.poll_pong(cx)
         {
-            let now = Instant::now();
-            self.link.set_ping_rtt(now.saturating_duration_since(since));
             self.pongs += 1;
-            self.pinger = Pinger::Resting;
-            self.timer.as_mut().reset(now + self.limits.ping_interval);
+            self.link.vitals().pong();
+            let interval = self.hub.ping_interval();
+            if let Some(rtt) = self.pinger.answered(now, interval) {
+                self.link.set_ping_rtt(rtt);
+            }
         }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            match self.pinger {
-                Pinger::Waiting { .. } => return Poll::Ready(()),
-                Pinger::Resting => {
-                    let now = Instant::now();
+        if self.link.vitals().trust() == Trust::Doubted {
+            self.pinger.hurry(now);
+        }
+        loop {
+            match self.pinger.step(now) {
+                Step::Overdue => return Poll::Ready(()),
+                Step::Send => {
                     // An error means the connection is ending; its own poll says so.
                     let _ = self.ping.send_ping(Ping::opaque());
-                    self.pinger = Pinger::Waiting { since: now };
-                    self.timer.as_mut().reset(now + self.limits.ping_timeout);
                     let _ = self.ping.poll_pong(cx);
+                }
+                Step::Wait(None) => return Poll::Pending,
+                Step::Wait(Some(until)) => {
+                    if self.timer.deadline() != until {
+                        self.timer.as_mut().reset(until);
+                    }
+                    if self.timer.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    now = Instant::now();
                 }
             }
         }
-        Poll::Pending
     }
 
     fn end(&self, result: Result<(), h2::Error>) -> Ended {
@@ -196,6 +280,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Err(e) => (CauseOfDeath::ProtocolError, e.to_string()),
         };
         let cause = self.link.cause().unwrap_or(by_itself);
+        if cause == CauseOfDeath::ClosedByProvider {
+            self.bid_farewell(None);
+        }
         self.link.ended(cause);
         Ended { cause, fault: self.wire.fault(), detail }
     }
@@ -206,3 +293,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ended { cause: CauseOfDeath::PingTimeout, fault: self.wire.fault(), detail }
     }
 }
+
+/// A connection that carried nothing for less than this was busy: its last response may have just left.
+const IDLE: Duration = Duration::from_secs(1);
+/// Error codes of GOAWAY (RFC 9113 §7).
+const NO_ERROR: u32 = 0x0;
+const ENHANCE_YOUR_CALM: u32 = 0xb;

@@ -18,7 +18,10 @@ use parking_lot::Mutex;
 use tls_core::HandshakeFacts;
 use tokio::time::Instant;
 
-use super::state::{Event, State};
+use super::{
+    Trust, Vitals,
+    state::{Event, State},
+};
 use crate::{
     journey::ConnectionId,
     status::DialPhases,
@@ -39,6 +42,15 @@ pub(crate) struct Birth {
     pub(crate) facts: HandshakeFacts,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It carries requests.
+    Regular,
+    /// It also tries to outlive what was learned about the provider.
+    Probe,
+}
+
 /// The shared half of a connection.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -54,6 +66,13 @@ pub(crate) struct Link {
     ping_rtt_us: AtomicU64,
     credited: AtomicBool,
     buried: AtomicBool,
+    vitals: Vitals,
+    /// Requests it may carry by what was learned; `u64::MAX` without a limit.
+    budget: AtomicU64,
+    /// The supervisor is told when this many requests were given to it.
+    wake_mark: AtomicU64,
+    /// It puts a learned limit to the test, one stream at a time.
+    probing: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
     driver: AtomicWaker,
 }
@@ -74,6 +93,10 @@ impl Link {
             ping_rtt_us: AtomicU64::new(u64::MAX),
             credited: AtomicBool::new(false),
             buried: AtomicBool::new(false),
+            vitals: Vitals::default(),
+            budget: AtomicU64::new(u64::MAX),
+            wake_mark: AtomicU64::new(u64::MAX),
+            probing: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
         })
@@ -149,6 +172,43 @@ impl Link {
         self.drain_since.get().copied()
     }
 
+    /// Sets how many requests it should carry, and at which number the supervisor wants to be told. A connection under
+    /// test has no such limit, but carries one stream at a time.
+    pub(crate) fn allot(&self, role: Role, budget: Option<(u64, u64)>) {
+        let budget = budget.filter(|_| role == Role::Regular);
+        let (requests, wake_at) = budget.unwrap_or((u64::MAX, u64::MAX));
+        self.budget.store(requests, Ordering::Relaxed);
+        self.wake_mark.store(wake_at, Ordering::Relaxed);
+        self.probing.store(role == Role::Probe, Ordering::Relaxed);
+    }
+
+    /// Whether the supervisor wants to be told of the request with this number: the successor is due, or the budget
+    /// is used up.
+    pub(crate) fn is_at_wake_mark(&self, number: u64) -> bool {
+        number == self.wake_mark.load(Ordering::Relaxed) || number == self.budget.load(Ordering::Relaxed)
+    }
+
+    /// Streams it may carry at once now: its capacity, or one while it is under test or on probation.
+    pub(crate) fn room(&self) -> u32 {
+        let single = self.probing.load(Ordering::Relaxed) || self.vitals.trust() == Trust::Probation;
+        if single { self.capacity().min(1) } else { self.capacity() }
+    }
+
+    /// It is picked only when no other has room: its budget is used up, or it is under suspicion.
+    pub(crate) fn is_last_resort(&self) -> bool {
+        self.requests() >= self.budget.load(Ordering::Relaxed) || self.vitals.trust() == Trust::Doubted
+    }
+
+    /// Its vital signs.
+    pub(crate) fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    /// Something changed that the driver should look at.
+    pub(crate) fn wake_driver(&self) {
+        self.driver.wake();
+    }
+
     /// Registers the driver, so that a retirement reaches it at once.
     pub(crate) fn register_driver(&self, waker: &std::task::Waker) {
         self.driver.register(waker);
@@ -189,7 +249,7 @@ impl Link {
 
     /// Takes a permit if the connection serves and has room. Returns how many requests it carried before.
     pub(crate) fn try_acquire(&self) -> Option<u64> {
-        let capacity = self.capacity();
+        let capacity = self.room();
         let taken = self
             .in_flight
             .fetch_update(Ordering::SeqCst, Ordering::Relaxed, |n| (n < capacity).then_some(n + 1))

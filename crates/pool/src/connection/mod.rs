@@ -5,11 +5,15 @@
 
 mod driver;
 mod link;
+mod pinger;
 mod state;
 mod tap;
+mod vitals;
 mod wire;
 
 pub(crate) use driver::{Driver, Ended, Limits};
-pub(crate) use link::{Birth, Link};
+pub(crate) use link::{Birth, Link, Role};
+pub(crate) use pinger::PingAnswers;
 pub use state::{Event, Illegal, State};
+pub(crate) use vitals::{Farewell, Trust, Vitals};
 pub(crate) use wire::{Wire, WireHandle, fault_of, wire};

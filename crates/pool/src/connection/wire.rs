@@ -32,9 +32,21 @@ pub(crate) struct Watched<S> {
     notes: Arc<Mutex<Notes>>,
 }
 
+/// The part of what was seen that changes often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Glance {
+    /// Reads that brought bytes.
+    pub(crate) reads: u64,
+    /// GOAWAY frames received.
+    pub(crate) goaways: u32,
+    /// Acknowledgements of our SETTINGS.
+    pub(crate) settings_acks: u32,
+}
+
 #[derive(Debug, Default)]
 struct Notes {
     tap: FrameTap,
+    reads: u64,
     fault: Option<TlsFault>,
 }
 
@@ -61,6 +73,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireHandle<S> {
         self.notes.lock().tap.seen()
     }
 
+    /// What the driver looks at after each poll.
+    pub(crate) fn glance(&self) -> Glance {
+        let notes = self.notes.lock();
+        let seen = notes.tap.seen();
+        Glance { reads: notes.reads, goaways: seen.goaways, settings_acks: seen.settings_acks }
+    }
+
     /// The TLS reason for the end of the stream, if there was one.
     pub(crate) fn fault(&self) -> Option<TlsFault> {
         self.notes.lock().fault.clone()
@@ -79,7 +98,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         let mut notes = this.notes.lock();
         match &result {
-            Ok(()) => notes.tap.follow(&buf.filled()[before..]),
+            Ok(()) => {
+                let bytes = &buf.filled()[before..];
+                notes.reads += u64::from(!bytes.is_empty());
+                notes.tap.follow(bytes);
+            }
             Err(e) => notes.fault = notes.fault.take().or_else(|| fault_of(e)),
         }
         Poll::Ready(result)

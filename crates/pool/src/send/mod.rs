@@ -132,13 +132,20 @@ impl Carrier<'_> {
                 Err(kind) => return Err(self.before_send(kind)),
             };
             let began = self.note_lease(&lease);
+            let heard = lease.link().vitals().heard();
             let result = attempt(&lease, head.to_request(), &mut upload, self.limits()).await;
             self.journey.body_bytes = upload.taken();
             match result {
-                Ok(answered) => return Ok(self.deliver(answered, upload, lease, began)),
+                Ok(answered) => {
+                    if lease.link().vitals().responded() {
+                        self.context.hub.supervisor.notify_one();
+                    }
+                    return Ok(self.deliver(answered, upload, lease, began));
+                }
                 Err(unanswered) => {
                     self.note_times(began, None);
                     self.note_dying(&lease, &unanswered);
+                    self.note_silence(&lease, heard, began, &unanswered);
                     // The permit goes back before the next lease is asked for.
                     drop(lease);
                     self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
@@ -262,6 +269,24 @@ impl Carrier<'_> {
         self.context.hub.supervisor.notify_one();
     }
 
+    /// A response that did not come in time, on a connection from which nothing was heard meanwhile, makes the
+    /// connection suspect: a PING decides whether it lives.
+    fn note_silence(&self, lease: &StreamLease, heard: u64, began: Instant, failed: &Unanswered) {
+        use SendErrorKind::{ResponseTimeout, TotalTimeout};
+        let timed_out = matches!(failed.kind, ResponseTimeout { .. } | TotalTimeout { .. });
+        // A caller in a hurry proves nothing.
+        if !timed_out || began.elapsed() < TELLING_SILENCE {
+            return;
+        }
+        let link = lease.link();
+        if link.vitals().timed_out(heard, self.context.config.suspect_after) {
+            tracing::warn!(environment = %self.context.key.environment, connection = %link.id(),
+                "requests time out and nothing is heard: the connection is under suspicion");
+            link.wake_driver();
+            self.context.hub.supervisor.notify_one();
+        }
+    }
+
     /// Replay (`Ok`) or report.
     fn judge<B>(
         &mut self,
@@ -346,6 +371,9 @@ impl Carrier<'_> {
         Response::from_parts(parts, body)
     }
 }
+
+/// Shorter silences than this are no sign of a dead connection, whatever limit a caller set.
+const TELLING_SILENCE: Duration = Duration::from_secs(1);
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()

@@ -15,6 +15,15 @@ pub(crate) struct Backoff {
     rng: fastrand::Rng,
 }
 
+/// Whether a failure means that the provider does not want us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It refused our certificate.
+    Identity,
+    /// It did not; dialling again may help.
+    None,
+}
+
 impl Backoff {
     pub(crate) fn new(seed: u64) -> Self {
         Self { failures: 0, not_before: None, last_failed: None, rng: fastrand::Rng::with_seed(seed) }
@@ -22,17 +31,24 @@ impl Backoff {
 
     /// A dial failed: the next waits. Returns for how long.
     pub(crate) fn failed(&mut self, config: &PoolConfig, error: &DialError, now: Instant) -> Duration {
+        let refusal = if error.is_identity_fault() { Refusal::Identity } else { Refusal::None };
+        self.failed_with(config, refusal, now)
+    }
+
+    /// As [`Self::failed`], for who knows better than the error what it means.
+    pub(crate) fn failed_with(&mut self, config: &PoolConfig, refusal: Refusal, now: Instant) -> Duration {
         // Dials that were under way together fail together: that is one failure.
         if !self.is_pausing(now) {
             self.failures = self.failures.saturating_add(1);
         }
         self.last_failed = Some(now);
-        let longest = if error.is_identity_fault() {
+        let longest = match refusal {
             // Redialling cannot mend a refused certificate.
-            config.identity_fault_pause
-        } else {
-            let doublings = self.failures.saturating_sub(1).min(16);
-            config.backoff_initial.saturating_mul(1 << doublings).min(config.backoff_max)
+            Refusal::Identity => config.identity_fault_pause,
+            Refusal::None => {
+                let doublings = self.failures.saturating_sub(1).min(16);
+                config.backoff_initial.saturating_mul(1 << doublings).min(config.backoff_max)
+            }
         };
         let delay = longest.mul_f64(0.5 + self.rng.f64() / 2.0);
         // Several dials may fail together: the pause is the longest of theirs, not their sum.

@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::{
-    connection::{Birth, Driver, Ended, Limits, Link, wire},
+    connection::{Birth, Driver, Ended, Limits, Link, PingAnswers, wire},
     dial::{Dialled, Progress, dial},
     error::DialError,
+    health::{self, HealthFault},
     journey::ConnectionId,
     observe::DialReport,
     status::Protocol,
@@ -83,7 +84,6 @@ async fn serve(
     let link = Link::new(birth, Some(sender));
     let limits = Limits {
         max_streams: context.config.max_streams,
-        ping_interval: context.config.ping_interval,
         ping_timeout: context.config.ping_timeout.max(context.timeouts.prove),
     };
     let hub = context.hub.clone();
@@ -91,7 +91,7 @@ async fn serve(
         Driver::new(connection, handle, link.clone(), limits, hub.clone(), context.observer.clone())
             .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
 
-    prove(context, &mut driver, resumed, progress).await?;
+    let answers = prove(context, &mut driver, &link, resumed, progress).await?;
     let phases = progress.phases_now();
     link.proved(phases);
     let report = context.report(destiny.id, generation, progress, Some(resumed), None);
@@ -101,31 +101,70 @@ async fn serve(
     if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
     hub.register(link.clone());
     hub.supervisor.notify_one();
-    let ended = driver.until_ended().await;
+    let ended = driver.until_ended(answers).await;
     Ok((link, ended))
 }
 
-/// Waits for the first PING to be acknowledged. TLS 1.3 lets a handshake succeed although the server refuses our
-/// certificate, and SETTINGS may come before it looks: only the acknowledgement shows that it took it.
+/// Waits for the proof that the provider took our certificate. TLS 1.3 lets a handshake succeed although the server
+/// refuses it, and SETTINGS may come before it looks: only an answer to what we sent after it shows that it did. That
+/// is the acknowledgement of our PING; where a provider answers none, that of our SETTINGS. Then, if there is a health
+/// request, its answer: some servers refuse in HTTP.
 async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     context: &Context,
     driver: &mut Driver<S>,
+    link: &Link,
     resumed: bool,
     progress: &mut Progress,
-) -> Result<(), DialError> {
+) -> Result<PingAnswers, DialError> {
     let began = Instant::now();
     let limit = context.timeouts.prove;
-    match tokio::time::timeout(limit, driver.until_proved()).await {
-        Ok(Ok(())) => {
-            progress.phases.prove = Some(began.elapsed());
-            Ok(())
+    let proof = async {
+        let answers = until_answered(context, driver).await?;
+        if let (Some(check), Some(sender)) = (&context.config.health, link.sender()) {
+            let asked = driver.during(health::ask(sender, &context.key.authority, check)).await?;
+            // Anything but a refusal of the certificate is the application's matter, not this connection's.
+            if let Err(fault @ HealthFault::CertificateRefused(_)) = asked {
+                return Ok(Err(fault.to_dial_error(check)));
+            }
         }
+        Ok(Ok(answers))
+    };
+    match tokio::time::timeout(limit, proof).await {
+        Ok(Ok(Ok(answers))) => {
+            progress.phases.prove = Some(began.elapsed());
+            Ok(answers)
+        }
+        Ok(Ok(Err(refused))) => Err(DialError::clone(&refused)),
         Err(_) => Err(DialError::ProveTimeout { after: limit }),
         Ok(Err(Ended { fault: Some(fault), .. })) => Err(DialError::Tls(fault)),
         Ok(Err(Ended { detail, .. })) if resumed => Err(DialError::Protocol { detail }),
         Ok(Err(Ended { detail, .. })) => Err(DialError::EndedBeforeProof { detail }),
     }
 }
+
+/// Until the PING is acknowledged, or it is clear that this provider acknowledges SETTINGS but no PINGs.
+async fn until_answered<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    context: &Context,
+    driver: &mut Driver<S>,
+) -> Result<PingAnswers, Ended> {
+    let patience = if context.hub.ignores_pings() { PING_PATIENCE_KNOWN } else { PING_PATIENCE };
+    let patience = patience.min(context.timeouts.prove / 2);
+    if let Ok(pong) = tokio::time::timeout(patience, driver.until_pong()).await {
+        context.hub.set_ignores_pings(false);
+        return pong.map(|()| PingAnswers::Expected);
+    }
+    driver.until_settings_ack().await?;
+    if !context.hub.set_ignores_pings(true) {
+        tracing::warn!(environment = %context.key.environment,
+            "the provider acknowledges SETTINGS but no PINGs: a dead connection will be noticed by TCP and time-outs only");
+    }
+    Ok(PingAnswers::Never)
+}
+
+/// How long the answer to the first PING is waited for before the acknowledgement of SETTINGS is proof enough.
+const PING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+/// The same for a provider that has ignored PINGs before: a short look whether it has learned.
+const PING_PATIENCE_KNOWN: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Context {
     pub(crate) fn report(

@@ -1,24 +1,16 @@
 //! What a pool should do next, as a pure function: facts in, plan out. No clock, no chance, no task.
+//!
+//! Owns which connections are dialled, retired, cut, or put to the test. How each one stands is `standing`.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{config::PoolConfig, journey::ConnectionId, status::CauseOfDeath};
-
-/// A connection that carries new streams.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Serving {
-    pub(super) id: ConnectionId,
-    pub(super) in_flight: u32,
-    /// Streams it may carry at once.
-    pub(super) capacity: u32,
-    pub(super) retire_at: Instant,
-    /// Its generation is the active one.
-    pub(super) current: bool,
-    /// How long it has carried nothing.
-    pub(super) idle_for: Duration,
-}
+use super::{
+    breaker::Allowance,
+    standing::{Pace, Serving, Standing},
+};
+use crate::{config::PoolConfig, journey::ConnectionId, learned::LearnedLimits, status::CauseOfDeath};
 
 /// A connection on its way out.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +30,15 @@ pub(super) enum Mode {
     Stopping,
 }
 
+/// Whether a learned limit is to be put to the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Test {
+    /// It was tested lately, or there is none.
+    NotDue,
+    /// The next connection that reaches a limit should try to outlive it.
+    Due,
+}
+
 /// Everything that matters for the next step.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
@@ -50,8 +51,13 @@ pub(super) struct Facts {
     pub(super) growth_wanted: bool,
     /// Connections that the provider ended lately.
     pub(super) recent_ends: u32,
-    /// No dial before this moment (back-off).
-    pub(super) not_before: Option<Instant>,
+    /// How fast requests come, connections end, and dials are.
+    pub(super) pace: Pace,
+    /// What the breaker allows.
+    pub(super) allowance: Allowance,
+    /// What the provider is known to do of its own accord.
+    pub(super) limits: LearnedLimits,
+    pub(super) test: Test,
 }
 
 /// The next step.
@@ -63,12 +69,16 @@ pub(super) struct Plan {
     pub(super) retire: Vec<(ConnectionId, CauseOfDeath)>,
     /// Connections whose drain took too long.
     pub(super) cut: Vec<ConnectionId>,
+    /// The connection that is to outlive the learned limits if it can, one stream at a time.
+    pub(super) probe: Option<ConnectionId>,
     /// When to look again, if nothing happens before.
     pub(super) wake_at: Option<Instant>,
 }
 
-/// Dials at once. Handshakes cost the provider more than us; a herd of them after an outage helps nobody.
+/// Dials at once, whatever the need. Handshakes cost the provider more than us; a herd of them helps nobody.
 const MAX_DIALS: u32 = 4;
+/// How often a connection under test is looked at.
+const PROBE_LOOK: Duration = Duration::from_millis(500);
 
 /// Decides the next step.
 pub(super) fn decide(config: &PoolConfig, facts: &Facts) -> Plan {
@@ -90,8 +100,20 @@ fn retire_all(facts: &Facts, cause: CauseOfDeath, plan: &mut Plan) {
 }
 
 fn keep(config: &PoolConfig, facts: &Facts, plan: &mut Plan) {
-    let (fresh, due): (Vec<_>, Vec<_>) =
-        facts.serving.iter().partition(|c| c.current && facts.now < c.retire_at);
+    let mut fresh = Vec::new();
+    let mut due = Vec::new();
+    for connection in &facts.serving {
+        match connection.standing(facts.now, &facts.limits, &facts.pace) {
+            Standing::Fresh { until } => {
+                fresh.push(connection);
+                until.into_iter().for_each(|at| plan.look_again(at));
+            }
+            // It serves until it is due, but its successor is wanted now.
+            Standing::Fading { until } => until.into_iter().for_each(|at| plan.look_again(at)),
+            Standing::Due(cause) => due.push((connection, cause)),
+            Standing::Probing => plan.look_again(facts.now + PROBE_LOOK),
+        }
+    }
     let serving = count(&fresh);
     // A provider that ends connections of its own accord takes one at any time: have a spare.
     let spare = u32::from(facts.recent_ends > 0);
@@ -99,23 +121,41 @@ fn keep(config: &PoolConfig, facts: &Facts, plan: &mut Plan) {
     let growth = facts.dialling == 0 && (facts.waiting > 0 || facts.growth_wanted);
     let load = needed_for(&facts.serving);
     let wanted = floor.max(load).max(serving + u32::from(growth)).min(config.max_connections);
-
-    let missing = wanted.saturating_sub(serving + facts.dialling);
-    match facts.not_before {
-        Some(moment) if missing > 0 && moment > facts.now => plan.look_again(moment),
-        _ => plan.dials = missing.min(MAX_DIALS.saturating_sub(facts.dialling)),
-    }
+    plan_dials(config, facts, wanted.saturating_sub(serving + facts.dialling), serving, plan);
 
     // Make before break: an elder goes only when the floor stands, and the load can be carried, without it.
     if serving >= config.min_connections.max(load).min(config.max_connections) {
-        plan.retire.extend(
-            due.iter().map(|c| (c.id, if c.current { CauseOfDeath::Age } else { CauseOfDeath::Replaced })),
-        );
+        plan.probe = probe(facts, &due);
+        plan.retire
+            .extend(due.iter().filter(|(c, _)| Some(c.id) != plan.probe).map(|(c, cause)| (c.id, *cause)));
     }
     shrink(config, facts, &fresh, floor, plan);
-    for connection in &fresh {
-        plan.look_again(connection.retire_at);
+}
+
+/// How many of the `missing` connections are dialled now.
+fn plan_dials(config: &PoolConfig, facts: &Facts, missing: u32, serving: u32, plan: &mut Plan) {
+    if missing == 0 {
+        return;
     }
+    let room = match facts.allowance {
+        Allowance::NotBefore(moment) => {
+            plan.look_again(moment);
+            return;
+        }
+        Allowance::Trial => 1,
+        // Below the floor all that is missing is urgent; above it, only what ends while a dial takes its time.
+        Allowance::Any if serving < config.min_connections => MAX_DIALS,
+        Allowance::Any => facts.pace.replacements_at_once().min(MAX_DIALS),
+    };
+    plan.dials = missing.min(room.saturating_sub(facts.dialling));
+}
+
+/// The connection that puts the learned limits to the test instead of being retired: one at a time.
+fn probe(facts: &Facts, due: &[(&Serving, CauseOfDeath)]) -> Option<ConnectionId> {
+    if facts.test == Test::NotDue || facts.serving.iter().any(|c| c.probing) {
+        return None;
+    }
+    due.iter().find(|(_, cause)| *cause == CauseOfDeath::LearnedLimit).map(|(c, _)| c.id)
 }
 
 /// How many connections like these carry their present load with a quarter to spare.
@@ -154,150 +194,4 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LATER: Duration = Duration::from_secs(1000);
-
-    fn config() -> PoolConfig {
-        PoolConfig { min_connections: 2, max_connections: 4, ..PoolConfig::default() }
-    }
-
-    fn facts(serving: Vec<Serving>) -> Facts {
-        Facts {
-            now: Instant::now(),
-            mode: Mode::Running,
-            serving,
-            draining: Vec::new(),
-            dialling: 0,
-            waiting: 0,
-            growth_wanted: false,
-            recent_ends: 0,
-            not_before: None,
-        }
-    }
-
-    fn serving(id: u64) -> Serving {
-        Serving {
-            id: ConnectionId(id),
-            in_flight: 1,
-            capacity: 100,
-            retire_at: Instant::now() + LATER,
-            current: true,
-            idle_for: Duration::ZERO,
-        }
-    }
-
-    #[test]
-    fn the_floor_is_dialled_at_once_and_only_once() {
-        let mut f = facts(vec![]);
-        assert_eq!(decide(&config(), &f).dials, 2);
-        f.dialling = 2;
-        assert_eq!(decide(&config(), &f).dials, 0);
-    }
-
-    #[test]
-    fn growth_is_one_dial_at_a_time_up_to_the_maximum() {
-        let mut f = facts(vec![serving(1), serving(2)]);
-        f.waiting = 50;
-        assert_eq!(decide(&config(), &f).dials, 1);
-        f.dialling = 1;
-        assert_eq!(decide(&config(), &f).dials, 0, "single flight");
-        f.dialling = 0;
-        f.serving = (1..=4).map(serving).collect();
-        assert_eq!(decide(&config(), &f).dials, 0, "never above the maximum");
-    }
-
-    #[test]
-    fn back_off_delays_the_dial_and_asks_to_be_woken() {
-        let mut f = facts(vec![]);
-        let moment = f.now + Duration::from_secs(3);
-        f.not_before = Some(moment);
-        let plan = decide(&config(), &f);
-        assert_eq!((plan.dials, plan.wake_at), (0, Some(moment)));
-    }
-
-    #[test]
-    fn an_aged_connection_stays_until_its_successor_serves() {
-        let mut old = serving(1);
-        old.retire_at = Instant::now();
-        let mut f = facts(vec![old, serving(2)]);
-        f.now = Instant::now() + Duration::from_millis(1);
-        let plan = decide(&config(), &f);
-        assert_eq!(plan.dials, 1, "the successor is dialled first");
-        assert!(plan.retire.is_empty());
-        f.serving.push(serving(3));
-        let plan = decide(&config(), &f);
-        assert_eq!(plan.retire, [(ConnectionId(1), CauseOfDeath::Age)]);
-        assert_eq!(plan.dials, 0);
-    }
-
-    #[test]
-    fn an_old_generation_is_replaced_make_before_break() {
-        let mut old: Vec<_> = (1..=2).map(serving).collect();
-        old.iter_mut().for_each(|c| c.current = false);
-        let mut f = facts(old);
-        assert_eq!(decide(&config(), &f).dials, 2);
-        assert!(decide(&config(), &f).retire.is_empty());
-        f.serving.extend([serving(3), serving(4)]);
-        let causes: Vec<_> = decide(&config(), &f).retire;
-        assert_eq!(
-            causes,
-            [(ConnectionId(1), CauseOfDeath::Replaced), (ConnectionId(2), CauseOfDeath::Replaced)]
-        );
-    }
-
-    #[test]
-    fn a_renewal_under_load_keeps_the_capacity() {
-        let mut old: Vec<_> = (1..=4).map(serving).collect();
-        for c in &mut old {
-            c.current = false;
-            c.in_flight = 70;
-        }
-        let mut f = facts(old);
-        assert_eq!(decide(&config(), &f).dials, 4, "280 streams need four connections");
-        f.serving.extend([serving(5), serving(6)]);
-        assert!(decide(&config(), &f).retire.is_empty(), "two new ones cannot carry it");
-        f.serving.extend([serving(7), serving(8)]);
-        assert_eq!(decide(&config(), &f).retire.len(), 4);
-    }
-
-    #[test]
-    fn a_provider_that_ends_connections_is_met_with_a_spare() {
-        let mut f = facts(vec![serving(1), serving(2)]);
-        f.recent_ends = 1;
-        assert_eq!(decide(&config(), &f).dials, 1);
-    }
-
-    #[test]
-    fn surplus_is_closed_when_idle_but_never_below_the_floor() {
-        let mut idle: Vec<_> = (1..=4).map(serving).collect();
-        for c in &mut idle {
-            c.in_flight = 0;
-            c.idle_for = LATER;
-        }
-        let plan = decide(&config(), &facts(idle));
-        assert_eq!(plan.retire.len(), 2);
-        assert!(plan.retire.iter().all(|(_, cause)| *cause == CauseOfDeath::Idle));
-    }
-
-    #[test]
-    fn a_drain_that_takes_too_long_is_cut() {
-        let mut f = facts(vec![serving(1), serving(2)]);
-        let since = f.now;
-        f.draining.push(Draining { id: ConnectionId(9), since });
-        assert_eq!(decide(&config(), &f).wake_at, Some(since + config().drain_timeout));
-        f.now += config().drain_timeout;
-        assert_eq!(decide(&config(), &f).cut, [ConnectionId(9)]);
-    }
-
-    #[test]
-    fn a_stop_retires_everything_and_dials_nothing() {
-        let mut f = facts(vec![serving(1)]);
-        f.mode = Mode::Stopping;
-        f.waiting = 9;
-        let plan = decide(&config(), &f);
-        assert_eq!(plan.dials, 0);
-        assert_eq!(plan.retire, [(ConnectionId(1), CauseOfDeath::Stopped)]);
-    }
-}
+mod tests;

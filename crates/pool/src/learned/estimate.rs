@@ -1,0 +1,82 @@
+//! The fits: which value, if any, do the newest samples agree on?
+
+use std::time::Duration;
+
+use super::Sample;
+
+/// A value that samples agree on, and by how much they differ, in parts per thousand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fit<T> {
+    pub(super) value: T,
+    pub(super) spread: u64,
+}
+
+/// Samples that must agree where values may differ a little.
+const AGREEING: usize = 3;
+/// Two ends at exactly the same count are no accident, if the count is at least this.
+const TELLING: u64 = 16;
+/// Connections that carry fewer requests than this cannot be met by a successor in time.
+const LEAST_REQUESTS: u64 = 4;
+/// Limits on time below these are a provider that fails, not one with a rule.
+const LEAST_AGE: Duration = Duration::from_secs(2);
+const LEAST_IDLE: Duration = Duration::from_secs(1);
+/// Timers of servers are coarse.
+const TIMER_SLACK: Duration = Duration::from_millis(500);
+
+/// The number of requests after which the provider ends a connection.
+pub(super) fn requests_of(newest_first: &[Sample]) -> Option<Fit<u64>> {
+    // An end while idle says nothing about a count.
+    let counts: Vec<_> = newest_first.iter().filter(|s| s.idle.is_none() || s.requests > 0).collect();
+    if let [a, b, ..] = counts.as_slice()
+        && a.requests == b.requests
+        && a.requests >= TELLING
+        && a.uncertain + b.uncertain == 0
+        && a.idle.is_none()
+        && b.idle.is_none()
+    {
+        return Some(Fit { value: a.requests, spread: 0 });
+    }
+    let counts = counts.get(..AGREEING)?;
+    let least = counts.iter().map(|s| s.requests).min()?;
+    let most = counts.iter().map(|s| s.requests).max()?;
+    let uncertain = counts.iter().map(|s| s.uncertain).max()?;
+    let busy = counts.iter().any(|s| s.idle.is_none());
+    let tolerated = (least / 20).max(uncertain).max(2).min(least / 4);
+    (busy && least >= LEAST_REQUESTS && most - least <= tolerated)
+        .then(|| Fit { value: least, spread: (most - least) * 1000 / least.max(1) })
+}
+
+/// The age at which the provider ends a connection.
+pub(super) fn age_of(newest_first: &[Sample]) -> Option<Fit<Duration>> {
+    let busy: Vec<_> = newest_first.iter().filter(|s| s.idle.is_none()).copied().collect();
+    agreed(&apart(&busy, |s| s.age), LEAST_AGE)
+}
+
+/// How long a connection may be idle before the provider ends it.
+pub(super) fn idle_of(newest_first: &[Sample]) -> Option<Duration> {
+    let idle: Vec<_> = newest_first.iter().filter(|s| s.idle.is_some()).copied().collect();
+    agreed(&apart(&idle, |s| s.idle.unwrap_or_default()), LEAST_IDLE).map(|fit| fit.value)
+}
+
+/// The durations of samples that ended apart: connections that end together ended by one event (a restart, a break
+/// of the network), whatever their age.
+fn apart(newest_first: &[Sample], measure: fn(&Sample) -> Duration) -> Vec<Duration> {
+    let mut kept: Vec<&Sample> = Vec::new();
+    for sample in newest_first {
+        let lone = kept.iter().all(|k| k.at.saturating_duration_since(sample.at) > measure(sample) / 10);
+        if lone {
+            kept.push(sample);
+        }
+    }
+    kept.into_iter().map(measure).collect()
+}
+
+fn agreed(durations: &[Duration], least: Duration) -> Option<Fit<Duration>> {
+    let durations = durations.get(..AGREEING)?;
+    let shortest = *durations.iter().min()?;
+    let spread = *durations.iter().max()? - shortest;
+    (shortest >= least && spread <= (shortest / 20).max(TIMER_SLACK)).then(|| Fit {
+        value: shortest,
+        spread: u64::try_from(spread.as_micros() * 1000 / shortest.as_micros().max(1)).unwrap_or(u64::MAX),
+    })
+}

@@ -1,0 +1,116 @@
+//! The task that makes application health requests over the pool's own connections.
+//!
+//! Owns when they are made. What an answer means is `health`; what follows is the supervisor's. A request that found
+//! no connection says nothing about the application and is not reported.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use super::Context;
+use crate::{
+    config::{RetryPolicy, Timeouts},
+    error::{SendError, SendErrorKind},
+    health::{HealthCheck, HealthFault, LOOKED_AT},
+    journey::Journey,
+    send::{ResponseBody, SendOptions, send},
+};
+
+/// The running task; dropping it ends the requests.
+pub(super) struct Checks {
+    answers: mpsc::Receiver<Result<(), HealthFault>>,
+    task: Option<AbortHandle>,
+}
+
+impl Checks {
+    /// Starts the requests, if the pool has any to make. They begin after the first interval.
+    pub(super) fn start(context: &Arc<Context>) -> Self {
+        let (sender, answers) = mpsc::channel(1);
+        let task = context.config.health.clone().map(|check| {
+            // Weak: a pool that nobody holds any more should end.
+            tokio::spawn(run(Arc::downgrade(context), check, sender)).abort_handle()
+        });
+        Self { answers, task }
+    }
+
+    /// The next answer; never, if no requests are made.
+    ///
+    /// # Cancel safety
+    /// No answer is lost.
+    pub(super) async fn answer(&mut self) -> Result<(), HealthFault> {
+        match self.answers.recv().await {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+async fn run(context: Weak<Context>, check: HealthCheck, answers: mpsc::Sender<Result<(), HealthFault>>) {
+    loop {
+        // Jittered, so that many gateways started together do not ask together.
+        tokio::time::sleep(check.interval.mul_f64(0.9 + fastrand::f64() * 0.2)).await;
+        let Some(context) = context.upgrade() else { return };
+        if let Some(answer) = ask(&context, &check).await
+            && answers.send(answer).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// One health request; `None` if it never reached the provider.
+async fn ask(context: &Arc<Context>, check: &HealthCheck) -> Option<Result<(), HealthFault>> {
+    let request = match check.request(&context.key.authority) {
+        Ok(request) => request.map(|()| Empty::<Bytes>::new()),
+        Err(e) => return Some(Err(HealthFault::Unanswered(e.to_string()))),
+    };
+    let timeouts = Timeouts { total: Some(check.timeout), ..context.timeouts };
+    let options = SendOptions { timeouts, retry: RetryPolicy::Unprocessed, max_body_bytes: 0 };
+    match send(context, request, &options, &mut Journey::default()).await {
+        Ok(response) => {
+            let (head, body) = response.into_parts();
+            Some(check.judge(head.status, &beginning_of(body).await))
+        }
+        Err(e) => reached(&e).then(|| Err(fault_of(&e, check))),
+    }
+}
+
+/// Whether the failure says anything about the application.
+fn reached(error: &SendError) -> bool {
+    use SendErrorKind::{IdleTimeout, ProviderReset, ResponseTimeout, TotalTimeout};
+    let kind = &error.kind;
+    error.journey.attempts > 0
+        && matches!(
+            kind,
+            ResponseTimeout { .. } | IdleTimeout { .. } | TotalTimeout { .. } | ProviderReset { .. }
+        )
+}
+
+fn fault_of(error: &SendError, check: &HealthCheck) -> HealthFault {
+    match error.kind {
+        SendErrorKind::ProviderReset { .. } => HealthFault::Unanswered(error.to_string()),
+        _ => HealthFault::Timeout(check.timeout),
+    }
+}
+
+async fn beginning_of(mut body: ResponseBody) -> Vec<u8> {
+    let mut seen = Vec::new();
+    while seen.len() < LOOKED_AT
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        if let Ok(data) = frame.into_data() {
+            seen.extend_from_slice(&data[..data.len().min(LOOKED_AT - seen.len())]);
+        }
+    }
+    seen
+}

@@ -1,0 +1,155 @@
+//! The supervisor hears how lives and health requests ended, and draws the consequences.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::time::Instant;
+
+use super::{
+    Context, Supervisor,
+    breaker::Signal,
+    life::{Destiny, LifeEnd},
+    look::WORTHY_AGE,
+    pace::Maker,
+};
+use crate::{
+    connection::Link,
+    dial::{Dialled, Progress},
+    error::DialError,
+    health::HealthFault,
+    http1::Http1Pool,
+    journey::ConnectionId,
+    status::CauseOfDeath,
+};
+
+impl Supervisor {
+    pub(super) fn note(&mut self, joined: Result<(Destiny, LifeEnd), tokio::task::JoinError>) {
+        match joined {
+            Ok((destiny, end)) => {
+                self.dialling.remove(&destiny.id);
+                self.aborts.remove(&destiny.id);
+                match end {
+                    LifeEnd::Failed(error) => self.note_failure(destiny.id, error),
+                    LifeEnd::Served { link, ended } => self.note_end(&link, ended.cause, &ended.detail),
+                    LifeEnd::Http1(transport) => self.adopt_http1(destiny, *transport),
+                }
+            }
+            Err(e) => self.note_lost_tasks(&e),
+        }
+    }
+
+    fn note_failure(&mut self, id: ConnectionId, error: Arc<DialError>) {
+        let hub = self.context.hub.clone();
+        hub.counters.dials_failed.fetch_add(1, Ordering::Relaxed);
+        self.signal(Signal::DialFailed(error.clone()));
+        let now = Instant::now();
+        let pause = self.breaker.until().map(|until| until.saturating_duration_since(now));
+        let what = self.context.explain(&error);
+        if error.is_identity_fault() {
+            tracing::error!(environment = %self.context.key.environment, connection = %id, code = error.code(),
+                next_dial_in = ?pause, "{what}");
+        } else {
+            tracing::warn!(environment = %self.context.key.environment, connection = %id, code = error.code(),
+                next_dial_in = ?pause, "dial failed: {what}");
+        }
+        hub.dial_failed(error, now);
+    }
+
+    fn note_end(&mut self, link: &Link, cause: CauseOfDeath, detail: &str) {
+        let now = Instant::now();
+        let hub = self.context.hub.clone();
+        hub.unregister(link.id());
+        self.learn_from(link, now);
+        self.context.observer.closed(link.id(), cause, link.requests());
+        tracing::info!(environment = %self.context.key.environment, connection = %link.id(),
+            cause = cause.as_str(), requests = link.requests(), detail, "connection ended");
+        use CauseOfDeath::{
+            Age, ClosedByProvider, Goaway, LearnedLimit, PingTimeout, ProtocolError, Replaced,
+        };
+        match cause {
+            Goaway | ClosedByProvider | PingTimeout | ProtocolError => {
+                self.meter.note_end(Maker::Provider, now);
+            }
+            Age | LearnedLimit | Replaced | CauseOfDeath::AddressGone => {
+                self.meter.note_end(Maker::Pool, now);
+                return;
+            }
+            CauseOfDeath::Idle | CauseOfDeath::Stopped | CauseOfDeath::NeverServed => return,
+        }
+        if link.requests() == 0 && now.saturating_duration_since(link.birth.born) < WORTHY_AGE {
+            let error = DialError::Protocol { detail: format!("ended at once: {detail}") };
+            self.signal(Signal::EndedAtOnce(Arc::new(error)));
+        }
+    }
+
+    /// A task that was cut or panicked reports nothing: find out whose link has no task any more.
+    fn note_lost_tasks(&mut self, error: &tokio::task::JoinError) {
+        if error.is_panic() {
+            tracing::error!(environment = %self.context.key.environment, "a connection's task panicked: {error}");
+        }
+        let lost: Vec<_> = self.aborts.iter().filter(|(_, a)| a.is_finished()).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.aborts.remove(&id);
+            if self.dialling.remove(&id).is_some() {
+                let error = DialError::Protocol { detail: "the dial's task ended without a word".to_owned() };
+                self.signal(Signal::DialFailed(Arc::new(error)));
+            }
+            if let Some(link) = self.context.hub.links().into_iter().find(|l| l.id() == id) {
+                link.ended(CauseOfDeath::Stopped);
+                let cause = link.cause().unwrap_or(CauseOfDeath::Stopped);
+                self.note_end(&link, cause, "cut");
+            }
+        }
+    }
+
+    fn adopt_http1(&mut self, destiny: Destiny, (dialled, progress): (Dialled, Progress)) {
+        self.signal(Signal::Proved);
+        let context = self.context.clone();
+        if context.hub.is_stopping() {
+            return;
+        }
+        let pool = context.hub.http1().unwrap_or_else(|| Http1Pool::start(context.clone()));
+        let handle = self.context.workers.handle(destiny.worker).clone();
+        handle.spawn(async move { pool.adopt(context, destiny.id, dialled, progress).await });
+    }
+
+    /// A health request was answered, or not.
+    pub(super) fn note_check(&mut self, answer: &Result<(), HealthFault>) {
+        let Some(check) = self.context.config.health.clone() else { return };
+        let before = self.health;
+        self.health = before.after(answer, &check);
+        match answer {
+            Err(fault) if self.health.is_unhealthy() => {
+                let why = fault.to_dial_error(&check);
+                if !before.is_unhealthy() {
+                    tracing::error!(environment = %self.context.key.environment, code = why.code(),
+                        "{}; requests are refused until it recovers", self.context.explain(&why));
+                }
+                self.signal(Signal::Unhealthy(why));
+            }
+            Err(fault) => {
+                tracing::warn!(environment = %self.context.key.environment, "health request failed: {fault}");
+                self.make_known();
+            }
+            Ok(()) if before.is_unhealthy() && !self.health.is_unhealthy() => {
+                tracing::info!(environment = %self.context.key.environment, "the provider is healthy again");
+                self.signal(Signal::Healthy);
+            }
+            Ok(()) => self.make_known(),
+        }
+    }
+}
+
+impl Context {
+    /// What went wrong, for a person: a refused certificate is named.
+    pub(crate) fn explain(&self, error: &DialError) -> String {
+        if !error.is_identity_fault() {
+            return error.to_string();
+        }
+        let generation = self.hub.generation.load();
+        let certificate = generation.identity().certificate();
+        format!(
+            "{error}; check that the certificate {} is endorsed in the Thales portal",
+            certificate.fingerprint()
+        )
+    }
+}

@@ -1,0 +1,76 @@
+//! Resident memory over time, and whether it grows: a straight line through the second half.
+
+use std::fs;
+
+use serde::Serialize;
+
+/// One look at the process.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Sample {
+    /// Seconds since the start.
+    pub at: f64,
+    /// Resident memory, bytes.
+    pub resident: u64,
+}
+
+/// Resident memory of this process in bytes; `None` where there is no `/proc`.
+pub(super) fn resident() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
+/// What a line through samples says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Trend {
+    /// Slope, bytes per second.
+    pub bytes_per_second: f64,
+    /// Slope times the time between first and last sample: what the line grew by, bytes.
+    pub growth: f64,
+}
+
+/// The line of least squares through the samples of the second half of `seconds`.
+pub(super) fn second_half(samples: &[Sample], seconds: f64) -> Trend {
+    let half: Vec<Sample> = samples.iter().copied().filter(|sample| sample.at >= seconds / 2.0).collect();
+    let (Some(first), Some(last)) = (half.first(), half.last()) else { return Trend::default() };
+    let n = half.len() as f64;
+    let mean_at = half.iter().map(|s| s.at).sum::<f64>() / n;
+    let mean_resident = half.iter().map(|s| s.resident as f64).sum::<f64>() / n;
+    let covariance: f64 = half.iter().map(|s| (s.at - mean_at) * (s.resident as f64 - mean_resident)).sum();
+    let variance: f64 = half.iter().map(|s| (s.at - mean_at).powi(2)).sum();
+    if variance == 0.0 {
+        return Trend::default();
+    }
+    let bytes_per_second = covariance / variance;
+    Trend { bytes_per_second, growth: bytes_per_second * (last.at - first.at) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(resident: impl Fn(u64) -> u64) -> Vec<Sample> {
+        (0..=100).map(|s| Sample { at: s as f64, resident: resident(s) }).collect()
+    }
+
+    #[test]
+    fn a_leak_shows_in_the_second_half_and_a_start_does_not() {
+        let leak = second_half(&samples(|s| 1_000_000 + 1000 * s), 100.0);
+        assert!((leak.bytes_per_second - 1000.0).abs() < 1e-6 && (leak.growth - 50_000.0).abs() < 1e-3);
+        let start = second_half(&samples(|s| 1_000_000 + 10_000 * s.min(40)), 100.0);
+        assert!(start.growth.abs() < 1e-3, "{start:?}");
+    }
+
+    #[test]
+    fn noise_is_no_growth() {
+        let noise = second_half(&samples(|s| 1_000_000 + 50_000 * (s % 2)), 100.0);
+        assert!(noise.growth.abs() < 10_000.0, "{noise:?}");
+    }
+
+    #[test]
+    fn too_few_samples_are_no_trend() {
+        assert_eq!(second_half(&[], 10.0), Trend::default());
+        assert_eq!(second_half(&[Sample { at: 9.0, resident: 5 }], 10.0), Trend::default());
+    }
+}

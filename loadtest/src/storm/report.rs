@@ -1,0 +1,238 @@
+//! What a storm came to: the judgement, the table for people, the JSON.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    sync::Arc,
+};
+
+use gateway::runtime::Stopped;
+use pool::{PoolStatus, PoolTotals};
+use serde::Serialize;
+
+use super::{
+    books::{Books, OUTCOMES, Settled},
+    director::Done,
+    memory::{Sample, Trend, second_half},
+};
+
+/// Most that resident memory may grow by over the second half, bytes: what the allocator's own rhythm and the
+/// simulator's memory of correlation ids (16 bytes each, in steps) come to.
+const GROWTH_LIMIT: f64 = 16.0 * 1024.0 * 1024.0;
+
+/// The counts that must be zero when nothing is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Rest {
+    /// Streams leased by the pool.
+    pub in_flight: u32,
+    /// Requests in the queue.
+    pub queue_depth: u32,
+    /// Bytes held for replays.
+    pub replay_bytes: usize,
+    /// Streams that the provider has open.
+    pub provider_streams: u64,
+    /// Totals of the pool.
+    pub totals: PoolTotals,
+}
+
+impl Rest {
+    /// What a status says.
+    pub(super) fn of(status: &PoolStatus, provider_streams: u64) -> Self {
+        let &PoolStatus { in_flight, queue_depth, replay_bytes, totals, .. } = status;
+        Self { in_flight, queue_depth, replay_bytes, provider_streams, totals }
+    }
+
+    /// Nothing is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        let held = self.replay_bytes as u64 + self.provider_streams;
+        held + u64::from(self.in_flight) + u64::from(self.queue_depth) == 0
+    }
+}
+
+/// What was seen.
+pub(super) struct Facts {
+    /// How long requests started.
+    pub seconds: f64,
+    /// Ended by a signal.
+    pub interrupted: bool,
+    /// What was done to the provider.
+    pub faults: Vec<Done>,
+    /// The counts after the last outcome.
+    pub rest: Rest,
+    /// What the stop of the gateway had to cut.
+    pub stopped: Stopped,
+    /// Resident memory, once a second.
+    pub samples: Vec<Sample>,
+    /// The provider's own books, of all its lives.
+    pub provider: BTreeMap<String, u64>,
+    /// The ledger.
+    pub settled: Settled,
+    /// The callers' books.
+    pub books: Arc<Books>,
+}
+
+/// The report of one storm.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    seed: u64,
+    rate: f64,
+    seconds: f64,
+    interrupted: bool,
+    /// Why the storm failed; empty if it did not.
+    failures: Vec<String>,
+    outcomes: BTreeMap<&'static str, u64>,
+    causes: BTreeMap<String, u64>,
+    settled: Settled,
+    latency_ms: BTreeMap<&'static str, f64>,
+    rest: Rest,
+    provider: BTreeMap<String, u64>,
+    faults_by_kind: BTreeMap<&'static str, u64>,
+    memory: Memory,
+    faults: Vec<Done>,
+    samples: Vec<Sample>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Memory {
+    peak_bytes: u64,
+    trend: Trend,
+    growth_limit_bytes: f64,
+}
+
+impl Report {
+    pub(super) fn new(seed: u64, rate: f64, facts: Facts) -> Self {
+        let trend = second_half(&facts.samples, facts.seconds);
+        let failures = failures(&facts, &trend);
+        let Facts { seconds, interrupted, faults, rest, samples, provider, settled, books, .. } = facts;
+        let mut faults_by_kind = BTreeMap::new();
+        for done in &faults {
+            *faults_by_kind.entry(done.fault.name()).or_default() += 1;
+        }
+        let latency = books.latency();
+        let at = |quantile| latency.value_at_quantile(quantile) as f64 / 1000.0;
+        Self {
+            seed,
+            rate,
+            seconds,
+            interrupted,
+            failures,
+            outcomes: OUTCOMES.into_iter().map(|outcome| (outcome.words(), books.total(outcome))).collect(),
+            causes: books.causes(),
+            settled,
+            latency_ms: [("p50", at(0.5)), ("p99", at(0.99)), ("p99.9", at(0.999)), ("max", at(1.0))].into(),
+            rest,
+            provider,
+            faults_by_kind,
+            memory: Memory {
+                peak_bytes: samples.iter().map(|sample| sample.resident).max().unwrap_or_default(),
+                trend,
+                growth_limit_bytes: GROWTH_LIMIT,
+            },
+            faults,
+            samples,
+        }
+    }
+
+    /// Whether nothing was lost, doubled, left over or unlogged, and memory is flat.
+    pub(crate) fn is_good(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// Writes the table for people.
+    ///
+    /// # Errors
+    /// Whatever the writer says.
+    pub(crate) fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "storm of {} s at {} requests/s, seed {}", self.seconds, self.rate, self.seed)?;
+        if self.interrupted {
+            writeln!(out, "  interrupted by a signal")?;
+        }
+        writeln!(out, "  faults done")?;
+        for (kind, count) in &self.faults_by_kind {
+            writeln!(out, "    {count:8}  {kind}")?;
+        }
+        writeln!(out, "  {:10}  requests offered", self.settled.offered)?;
+        for outcome in OUTCOMES {
+            writeln!(out, "    {:8}  {}", self.outcomes[outcome.words()], outcome.words())?;
+        }
+        for (cause, count) in &self.causes {
+            writeln!(out, "              {count} x {cause}")?;
+        }
+        let totals = &self.rest.totals;
+        writeln!(out, "  {:10}  times processed by the provider", self.settled.processed)?;
+        writeln!(out, "  {:10}  lines in the access log", self.settled.logged)?;
+        writeln!(
+            out,
+            "  pool        {} connections, {} of them resumed, {} dials failed, {} replays, {} waited for a dial",
+            totals.connections,
+            totals.handshakes_resumed,
+            totals.dials_failed,
+            totals.replays,
+            totals.waited_for_dial
+        )?;
+        writeln!(
+            out,
+            "  at rest     in flight {}, queued {}, replay bytes {}, streams at the provider {}",
+            self.rest.in_flight, self.rest.queue_depth, self.rest.replay_bytes, self.rest.provider_streams
+        )?;
+        let latency: Vec<_> = self.latency_ms.iter().map(|(name, ms)| format!("{name} {ms:.1}")).collect();
+        writeln!(out, "  latency     ms of answered requests: {}", latency.join("  "))?;
+        let mib = |bytes: f64| bytes / f64::from(1 << 20);
+        writeln!(
+            out,
+            "  memory      peak RSS {:.1} MiB; second half: {:+.2} KiB/s, {:+.1} MiB in all (limit {:.0} MiB)",
+            mib(self.memory.peak_bytes as f64),
+            self.memory.trend.bytes_per_second / 1024.0,
+            mib(self.memory.trend.growth),
+            mib(self.memory.growth_limit_bytes),
+        )?;
+        for failure in &self.failures {
+            writeln!(out, "  FAILED      {failure}")?;
+        }
+        if self.is_good() {
+            writeln!(
+                out,
+                "  good        0 lost that were provably unprocessed, 0 processed twice, one outcome and one log \
+                 line each, all counts back to zero, memory flat"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn failures(facts: &Facts, trend: &Trend) -> Vec<String> {
+    let mut failures = Vec::new();
+    for (breach, found) in &facts.settled.breaches {
+        let name =
+            serde_json::to_value(breach).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let first: Vec<_> = found.first.iter().map(|(sequence, _)| sequence.to_string()).collect();
+        failures.push(format!("{} x {name}; the first: {}", found.count, first.join(", ")));
+    }
+    let mut must_be_zero = |count: u64, what: &str| {
+        if count > 0 {
+            failures.push(format!("{count} {what}"));
+        }
+    };
+    must_be_zero(facts.books.ended_twice(), "requests with two outcomes");
+    must_be_zero(facts.rest.in_flight.into(), "streams still leased at rest");
+    must_be_zero(facts.rest.queue_depth.into(), "requests still queued at rest");
+    must_be_zero(facts.rest.replay_bytes as u64, "bytes still held for replays at rest");
+    must_be_zero(facts.rest.provider_streams, "streams still open at the provider");
+    must_be_zero(
+        facts.provider.get("stream_limit_breaches").copied().unwrap_or_default(),
+        "streams above the limit that the gateway had acknowledged",
+    );
+    must_be_zero(facts.stopped.callers as u64, "callers' connections cut by the stop");
+    must_be_zero(facts.stopped.streams.into(), "streams cut by the stop");
+    must_be_zero(facts.stopped.log_lines as u64, "log lines cut by the stop");
+    if trend.growth > GROWTH_LIMIT {
+        failures.push(format!(
+            "memory grew by {:.1} MiB over the second half",
+            trend.growth / f64::from(1 << 20)
+        ));
+    }
+    if facts.settled.offered == 0 {
+        failures.push("no request was offered: nothing is proven".to_owned());
+    }
+    failures
+}

@@ -1,0 +1,207 @@
+//! What goes wrong and when: pure, drawn from the seed, so that a storm can be repeated.
+//!
+//! Owns the kinds of fault and their order. Doing them to the provider is `provider.rs` and `director.rs`.
+
+use std::{collections::VecDeque, time::Duration};
+
+use fastrand::Rng;
+use http::{HeaderName, HeaderValue};
+use provider_sim::{GoAwayForm, ResetPoint, ResetReason};
+use serde::Serialize;
+
+/// One thing done to the provider or to the gateway's identity.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "fault")]
+pub(super) enum Fault {
+    /// GOAWAY on every connection, in this form.
+    GoAway {
+        /// The form.
+        form: GoAwayForm,
+    },
+    /// For a while each connection is ended after this many requests.
+    Cadence {
+        /// Requests per connection.
+        requests: u32,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// For a while every n-th stream of a connection is refused, unprocessed.
+    Refusals {
+        /// Every n-th.
+        every: u32,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// For a while every n-th stream of a connection is reset after it was processed.
+    Resets {
+        /// Every n-th.
+        every: u32,
+        /// At which point.
+        at: ResetPoint,
+        /// With which code.
+        reason: ResetReason,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// TCP reset of every connection at once; the provider goes on listening.
+    Kill,
+    /// The provider is gone, with every connection, and comes back on the same port.
+    Restart {
+        /// How long nobody listens.
+        away: Duration,
+    },
+    /// For a while SETTINGS allow this many streams, on running connections too.
+    StreamLimit {
+        /// The limit.
+        streams: u32,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// For a while each response is late.
+    Latency {
+        /// By how much at least; up to as much again is drawn for each.
+        by: Duration,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// The gateway gets a new client key and certificate, which the provider endorses first.
+    ClientCertificate,
+    /// The provider gets a new leaf of the same CA.
+    ServerCertificate,
+}
+
+impl Fault {
+    /// A word for the table.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::GoAway { form } => match form {
+                GoAwayForm::TwoPhase => "goaway two-phase",
+                GoAwayForm::Zero => "goaway last-id 0",
+                GoAwayForm::Behind { .. } => "goaway last-id middle",
+                _ => "goaway",
+            },
+            Self::Cadence { .. } => "goaway cadence",
+            Self::Refusals { .. } => "refused streams",
+            Self::Resets { .. } => "stream resets",
+            Self::Kill => "tcp reset of all",
+            Self::Restart { .. } => "provider restart",
+            Self::StreamLimit { .. } => "stream limit",
+            Self::Latency { .. } => "latency spike",
+            Self::ClientCertificate => "client certificate",
+            Self::ServerCertificate => "server certificate",
+        }
+    }
+}
+
+/// Between the end of one fault and the next.
+const PAUSE_MS: std::ops::RangeInclusive<u64> = 300..=1500;
+
+/// Faults without end, each after a pause. All kinds come once before any comes twice.
+#[derive(Debug)]
+pub(super) struct Weather {
+    rng: Rng,
+    deck: VecDeque<Fault>,
+}
+
+impl Weather {
+    /// The weather of this seed.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { rng: Rng::with_seed(seed), deck: VecDeque::new() }
+    }
+
+    /// The next fault and the pause before it.
+    pub(super) fn next(&mut self) -> (Duration, Fault) {
+        if self.deck.is_empty() {
+            let mut kinds = deal(&mut self.rng);
+            self.rng.shuffle(&mut kinds);
+            self.deck.extend(kinds);
+        }
+        let pause = Duration::from_millis(self.rng.u64(PAUSE_MS));
+        // Filled just above.
+        (pause, self.deck.pop_front().expect("a deck"))
+    }
+}
+
+/// One fault of each kind.
+fn deal(rng: &mut Rng) -> Vec<Fault> {
+    let ms = |rng: &mut Rng, range| Duration::from_millis(rng.u64(range));
+    let at = *rng
+        .choice(&[ResetPoint::BeforeHeaders, ResetPoint::AfterHeaders, ResetPoint::MidBody])
+        .expect("three");
+    let reason = *rng
+        .choice(&[ResetReason::InternalError, ResetReason::Cancel, ResetReason::EnhanceYourCalm])
+        .expect("three");
+    vec![
+        Fault::GoAway { form: GoAwayForm::Immediate },
+        Fault::GoAway { form: GoAwayForm::TwoPhase },
+        Fault::GoAway { form: GoAwayForm::Zero },
+        Fault::GoAway { form: GoAwayForm::Behind { streams: rng.u32(1..=8) } },
+        Fault::Cadence { requests: rng.u32(100..=400), lasts: ms(rng, 1000..=3000) },
+        // Rare enough that three in a row for one request, the end of its attempts, will not be drawn.
+        Fault::Refusals { every: rng.u32(150..=400), lasts: ms(rng, 500..=2000) },
+        Fault::Resets { every: rng.u32(50..=200), at, reason, lasts: ms(rng, 500..=2000) },
+        Fault::Kill,
+        Fault::Restart { away: ms(rng, 50..=500) },
+        Fault::StreamLimit { streams: rng.u32(4..=64), lasts: ms(rng, 300..=1500) },
+        Fault::Latency { by: ms(rng, 5..=60), lasts: ms(rng, 200..=800) },
+        Fault::ClientCertificate,
+        Fault::ServerCertificate,
+    ]
+}
+
+/// Orders that single requests carry: the end of the one connection that they arrive on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Steering {
+    /// Seed of the choice.
+    pub seed: u64,
+    /// One request in this many, at least 1.
+    pub one_in: u64,
+}
+
+impl Steering {
+    /// The order of request `sequence`, if it carries one.
+    pub(crate) fn header(self, sequence: u64) -> Option<(HeaderName, HeaderValue)> {
+        // A generator of its own for each request: which one carries what does not depend on who asks first.
+        let mut rng = Rng::with_seed(self.seed ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        if rng.u64(0..self.one_in) != 0 {
+            return None;
+        }
+        let form = *rng.choice(&["immediate", "two_phase", "fin", "reset"]).expect("four");
+        Some((HeaderName::from_static("sim-goaway"), HeaderValue::from_static(form)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_storm() {
+        let faults = |seed| {
+            let mut weather = Weather::new(seed);
+            (0..100).map(|_| weather.next()).collect::<Vec<_>>()
+        };
+        assert_eq!(faults(7), faults(7));
+        assert_ne!(faults(7), faults(8));
+    }
+
+    #[test]
+    fn every_kind_comes_once_before_any_comes_twice() {
+        let mut weather = Weather::new(3);
+        let kinds = deal(&mut Rng::with_seed(0)).len();
+        for _ in 0..5 {
+            let round: BTreeSet<_> = (0..kinds).map(|_| weather.next().1.name()).collect();
+            assert_eq!(round.len(), kinds, "{round:?}");
+        }
+    }
+
+    #[test]
+    fn about_one_request_in_so_many_carries_an_order_and_always_the_same_one() {
+        let steering = Steering { seed: 5, one_in: 100 };
+        let orders: Vec<_> = (0..100_000).filter_map(|sequence| steering.header(sequence)).collect();
+        assert!((800..1200).contains(&orders.len()), "{}", orders.len());
+        assert_eq!(orders, (0..100_000).filter_map(|n| steering.header(n)).collect::<Vec<_>>());
+    }
+}
