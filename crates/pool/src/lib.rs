@@ -10,6 +10,7 @@ pub mod coalesce;
 mod config;
 mod connection;
 mod dial;
+mod dns;
 mod error;
 mod health;
 mod http1;
@@ -37,8 +38,8 @@ pub use observe::{DialReport, Observer, Unobserved};
 pub use pool::{Cut, Pool, PoolSpec};
 pub use send::{BoxError, ResponseBody, SendOptions};
 pub use status::{
-    BreakerStatus, CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole,
-    LearnedStatus, PoolStatus, PoolTotals, Protocol,
+    AddressStatus, BreakerStatus, CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases,
+    GenerationRole, LearnedStatus, PoolStatus, PoolTotals, Protocol, ResolutionStatus,
 };
 pub use supervisor::BreakerState;
 pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};

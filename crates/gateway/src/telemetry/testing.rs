@@ -107,6 +107,7 @@ pub(crate) fn status(environment: &str) -> PoolStatus {
         replay_bytes: 0,
         dialling: 0,
         last_failure: None,
+        resolution: None,
         tickets: TicketStats::default(),
         totals: PoolTotals::default(),
         reuse_ratio: 0.0,

@@ -4,6 +4,7 @@
 //! task owns the transport; a lease owns a permit.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
@@ -35,7 +36,7 @@ pub(crate) struct Birth {
     pub(crate) protocol: Protocol,
     pub(crate) generation: u64,
     pub(crate) worker: usize,
-    pub(crate) address: String,
+    pub(crate) address: SocketAddr,
     pub(crate) born: Instant,
     /// When it is to be replaced by age.
     pub(crate) retire_at: Instant,
@@ -289,7 +290,7 @@ impl Link {
             } else {
                 GenerationRole::Draining
             },
-            address: self.birth.address.clone(),
+            address: self.birth.address.to_string(),
             age: now.saturating_duration_since(self.birth.born),
             in_flight: self.in_flight(),
             capacity: self.capacity(),
