@@ -6,6 +6,7 @@
 mod body;
 mod exchange;
 mod http1;
+mod time_left;
 mod upload;
 
 use std::{
@@ -21,7 +22,10 @@ use http::{HeaderMap, Method, Request, Response, Uri, header, request};
 use http_body::Body;
 use tokio::time::Instant;
 
-pub use self::body::ResponseBody;
+pub use self::{
+    body::ResponseBody,
+    time_left::{TimeForm, TimeLeft},
+};
 use self::{
     body::{BodyLimits, Rest},
     exchange::{Answered, Limits, Unanswered, attempt},
@@ -82,11 +86,14 @@ struct Head {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    /// Told anew with each attempt.
+    time_left: Option<TimeLeft>,
 }
 
 impl Head {
-    fn new(parts: request::Parts) -> Self {
-        Self { method: parts.method, uri: parts.uri, headers: parts.headers }
+    fn new(mut parts: request::Parts) -> Self {
+        let time_left = parts.extensions.remove();
+        Self { method: parts.method, uri: parts.uri, headers: parts.headers, time_left }
     }
 
     fn to_request(&self) -> Request<()> {
@@ -95,6 +102,9 @@ impl Head {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         *request.version_mut() = http::Version::HTTP_2;
+        if let Some(time_left) = &self.time_left {
+            time_left.write(request.headers_mut(), Instant::now());
+        }
         request
     }
 }

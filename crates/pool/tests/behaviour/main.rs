@@ -3,6 +3,7 @@
 
 mod dial;
 mod dns;
+mod habits;
 mod http1;
 mod http2;
 mod nameserver;
