@@ -3,7 +3,7 @@
 //! Owns nothing that the product uses; compiled only with the feature `bench`. The parts it puts together are the
 //! product's own, so that what is measured is what runs.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use parking_lot::Mutex;
 use tls_core::{Generation, HandshakeFacts};
@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     Pool, PoolConfig, PoolSpec,
     connection::{Birth, Driver, Limits, Link, PingAnswers, wire},
+    dns::Directory,
     hub::{Hub, Preference, StreamLease},
     passport::Records,
     status::DialPhases,
@@ -82,6 +83,7 @@ where
     let records = Records::new(&spec.key.environment, spec.obituaries);
     let context = Arc::new(Context {
         key: spec.key,
+        directory: Directory::silent(spec.target.place()),
         target: spec.target,
         config: spec.config,
         timeouts: spec.timeouts,
@@ -119,7 +121,7 @@ fn birth(generation: &Generation, worker: usize, facts: HandshakeFacts) -> Birth
         protocol: Protocol::H2,
         generation: generation.serial(),
         worker,
-        address: "memory".to_owned(),
+        address: SocketAddr::from(([127, 0, 0, 1], 0)),
         born: now,
         retire_at: now,
         facts,

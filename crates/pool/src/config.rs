@@ -2,7 +2,7 @@
 //!
 //! Owns the values and their defaults; parsing them from a file is the gateway's work.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use serde::Serialize;
 
@@ -78,6 +78,9 @@ pub struct PoolConfig {
     /// Most connections when the provider speaks HTTP/1.1, where one connection carries one request.
     /// Range `min_connections`..=1024. Default 64.
     pub http1_max_connections: u32,
+    /// Name servers to ask, over UDP and TCP; at most 8. Default none: those of `/etc/resolv.conf`, read anew for each
+    /// question. The hosts file goes first either way.
+    pub name_servers: Vec<SocketAddr>,
 }
 
 impl Default for PoolConfig {
@@ -106,6 +109,7 @@ impl Default for PoolConfig {
             suspect_after: 2,
             health: None,
             http1_max_connections: 64,
+            name_servers: Vec::new(),
         }
     }
 }

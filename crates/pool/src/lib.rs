@@ -10,6 +10,7 @@ pub mod coalesce;
 mod config;
 mod connection;
 mod dial;
+mod dns;
 mod drift;
 mod error;
 mod health;
@@ -48,8 +49,8 @@ pub use pool::{Cut, Pool, PoolSpec};
 pub use queue::Caller;
 pub use send::{BoxError, ResponseBody, SendOptions, TimeForm, TimeLeft};
 pub use status::{
-    BreakerStatus, CauseOfDeath, ConnectionStatus, DRIFT_SHOWN, DialFailureStatus, DialPhases,
-    GenerationRole, LearnedStatus, PoolStatus, PoolTotals, Protocol,
+    AddressStatus, BreakerStatus, CauseOfDeath, ConnectionStatus, DRIFT_SHOWN, DialFailureStatus, DialPhases,
+    GenerationRole, LearnedStatus, PoolStatus, PoolTotals, Protocol, ResolutionStatus,
 };
 pub use supervisor::BreakerState;
 pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};

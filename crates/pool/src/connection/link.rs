@@ -4,6 +4,7 @@
 //! owns a permit.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -38,7 +39,7 @@ pub(crate) struct Birth {
     pub(crate) protocol: Protocol,
     pub(crate) generation: u64,
     pub(crate) worker: usize,
-    pub(crate) address: String,
+    pub(crate) address: SocketAddr,
     pub(crate) born: Instant,
     /// When it is to be replaced by age.
     pub(crate) retire_at: Instant,
@@ -318,7 +319,7 @@ impl Link {
             } else {
                 GenerationRole::Draining
             },
-            address: self.birth.address.clone(),
+            address: self.birth.address.to_string(),
             age,
             in_flight: self.in_flight(),
             capacity: self.capacity(),

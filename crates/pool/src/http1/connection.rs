@@ -63,6 +63,8 @@ impl Http1Connection {
             self.link.retire(CauseOfDeath::Age, now);
         } else if self.link.birth.generation != self.context.hub.generation.load().serial() {
             self.link.retire(CauseOfDeath::Replaced, now);
+        } else if self.context.directory.is_gone(self.link.birth.address) {
+            self.link.retire(CauseOfDeath::AddressGone, now);
         } else if self.context.hub.is_stopping() {
             self.link.retire(CauseOfDeath::Stopped, now);
         }

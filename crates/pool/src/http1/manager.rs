@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Http1Connection, SharedDialError, proof, stream::Listening};
 use crate::{
     connection::{Birth, Link},
-    dial::{Dialled, Progress, dial},
+    dial::{Dialled, Progress, dial_off_worker},
     drift::Resumption,
     error::DialError,
     journey::ConnectionId,
@@ -106,7 +106,7 @@ impl Manager {
         let id = next_id();
         let mut progress = Progress::begin();
         let generation = context.hub.generation.load_full();
-        let result = match dial(&context.target, &generation, &context.timeouts, &mut progress).await {
+        let result = match dial_off_worker(context, &generation, &mut progress).await {
             Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
                 // The provider changed its mind: the supervisor takes over again.
                 context.hub.set_http1(None);

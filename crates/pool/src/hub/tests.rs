@@ -15,7 +15,7 @@ use std::{
 use proptest::{collection::vec, prelude::*};
 use tokio::time::Instant;
 
-use super::*;
+use super::{waiting::Place, *};
 use crate::{
     connection::{Role, State},
     queue::Caller,

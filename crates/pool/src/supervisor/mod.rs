@@ -42,6 +42,7 @@ use crate::{
     config::{PoolConfig, Timeouts},
     connection::{Role, State},
     dial::Target,
+    dns::Directory,
     health::Health,
     hub::{Hub, Known},
     journey::ConnectionId,
@@ -61,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) timeouts: Timeouts,
     pub(crate) hub: Arc<Hub>,
     pub(crate) workers: Workers,
+    /// The addresses that dials may use.
+    pub(crate) directory: Directory,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) records: Records,
 }
