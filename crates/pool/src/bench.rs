@@ -16,6 +16,7 @@ use crate::{
     Pool, PoolSpec,
     connection::{Birth, Driver, Limits, Link, wire},
     hub::{Hub, Preference, StreamLease},
+    send::Sending,
     status::DialPhases,
     status::Protocol,
     supervisor::{Context, next_id},
@@ -80,6 +81,7 @@ where
     let hub = Hub::new(spec.generation.clone(), spec.config.queue_capacity);
     let context = Arc::new(Context {
         key: spec.key,
+        sending: Sending::new(&spec.config),
         target: spec.target,
         config: spec.config,
         timeouts: spec.timeouts,

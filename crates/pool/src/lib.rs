@@ -25,12 +25,12 @@ mod supervisor;
 mod verdict;
 pub mod workers;
 
-pub use config::{LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
+pub use config::{LastStreamId, LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
 pub use connection::{Event, Illegal, State};
 pub use dial::{HostPort, Target};
-pub use error::{BodyError, DialError, SendError, SendErrorKind};
+pub use error::{BodyError, DialError, ResponseCut, SendError, SendErrorKind};
 pub use health::{Expected, Health, HealthCheck};
-pub use journey::{ConnectionId, Journey};
+pub use journey::{ConnectionId, Journey, Phase};
 pub use key::PoolKey;
 pub use learned::LearnedLimits;
 pub use observe::{DialReport, Observer, Unobserved};

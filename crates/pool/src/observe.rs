@@ -39,6 +39,10 @@ pub trait Observer: Send + Sync + 'static {
     fn goaway(&self, connection: ConnectionId, error_code: u32);
     /// A request was sent again, or was not, by this verdict.
     fn retried(&self, verdict: Verdict);
+    /// A replay that the route's policy allows was not made: the retry budget is used up.
+    fn retry_denied(&self) {}
+    /// A request failed although the provider provably did not process it and its body was still held. Stays 0.
+    fn unprocessed_lost(&self) {}
     /// The breaker came to this state.
     fn breaker(&self, _state: BreakerState) {}
 }

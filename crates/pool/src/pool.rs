@@ -20,7 +20,7 @@ use crate::{
     journey::Journey,
     key::PoolKey,
     observe::Observer,
-    send::{BoxError, ResponseBody, SendOptions, send},
+    send::{BoxError, ResponseBody, SendOptions, Sending, Sweeper, send},
     status::{BreakerStatus, DialFailureStatus, LearnedStatus, PoolStatus},
     supervisor::{Context, Supervisor},
     verdict::{RetrySafe, Verdict},
@@ -75,6 +75,7 @@ impl Pool {
         let hub = Hub::new(spec.generation, spec.config.queue_capacity);
         let context = Arc::new(Context {
             key: spec.key,
+            sending: Sending::new(&spec.config),
             target: spec.target,
             config: spec.config,
             timeouts: spec.timeouts,
@@ -82,6 +83,7 @@ impl Pool {
             workers: spec.workers,
             observer: spec.observer,
         });
+        Sweeper::start(&context, control);
         let supervisor = Supervisor::new(context.clone(), spec.seed);
         let task = control.spawn(supervisor.run());
         Self { context, supervisor: Arc::new(Mutex::new(Some(task))) }

@@ -20,10 +20,12 @@ use tokio::time::Instant;
 
 use super::{
     Trust, Vitals,
+    opening::Opening,
     state::{Event, State},
 };
 use crate::{
     journey::ConnectionId,
+    send::{Readings, ResetBudget},
     status::DialPhases,
     status::{CauseOfDeath, ConnectionStatus, GenerationRole, Protocol},
 };
@@ -67,6 +69,9 @@ pub(crate) struct Link {
     credited: AtomicBool,
     buried: AtomicBool,
     vitals: Vitals,
+    opening: Opening,
+    readings: Readings,
+    resets: Mutex<ResetBudget>,
     /// Requests it may carry by what was learned; `u64::MAX` without a limit.
     budget: AtomicU64,
     /// The supervisor is told when this many requests were given to it.
@@ -94,6 +99,9 @@ impl Link {
             credited: AtomicBool::new(false),
             buried: AtomicBool::new(false),
             vitals: Vitals::default(),
+            opening: Opening::default(),
+            readings: Readings::default(),
+            resets: Mutex::default(),
             budget: AtomicU64::new(u64::MAX),
             wake_mark: AtomicU64::new(u64::MAX),
             probing: AtomicBool::new(false),
@@ -202,6 +210,21 @@ impl Link {
     /// Its vital signs.
     pub(crate) fn vitals(&self) -> &Vitals {
         &self.vitals
+    }
+
+    /// The gate through which its streams are opened.
+    pub(crate) fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// The response bodies that are being read on it.
+    pub(crate) fn readings(&self) -> &Readings {
+        &self.readings
+    }
+
+    /// How many of its streams may still be reset.
+    pub(crate) fn resets(&self) -> &Mutex<ResetBudget> {
+        &self.resets
     }
 
     /// Something changed that the driver should look at.

@@ -5,6 +5,8 @@
 
 mod driver;
 mod link;
+mod opening;
+mod outbound;
 mod pinger;
 mod state;
 mod tap;

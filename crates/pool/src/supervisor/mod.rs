@@ -48,6 +48,7 @@ use crate::{
     key::PoolKey,
     learned::Learned,
     observe::Observer,
+    send::Sending,
     status::{BreakerStatus, LearnedStatus, Protocol},
     workers::Workers,
 };
@@ -61,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) hub: Arc<Hub>,
     pub(crate) workers: Workers,
     pub(crate) observer: Arc<dyn Observer>,
+    /// What requests share on their way.
+    pub(crate) sending: Sending,
 }
 
 /// Longest interval of PINGs to a provider that found them too many.
