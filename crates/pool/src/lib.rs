@@ -35,7 +35,7 @@ pub use key::PoolKey;
 pub use learned::LearnedLimits;
 pub use observe::{DialReport, Observer, Unobserved};
 pub use pool::{Cut, Pool, PoolSpec};
-pub use send::{BoxError, ResponseBody, SendOptions};
+pub use send::{BoxError, ResponseBody, SendOptions, TimeForm, TimeLeft};
 pub use status::{
     BreakerStatus, CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole,
     LearnedStatus, PoolStatus, PoolTotals, Protocol,

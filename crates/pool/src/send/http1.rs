@@ -32,6 +32,7 @@ where
     B::Error: Into<BoxError>,
 {
     let (body, progress) = upload.into_body();
+    let time_left = head.time_left.clone();
     let mut request = to_http1(head, body);
     loop {
         let queued = Instant::now();
@@ -44,6 +45,9 @@ where
         let mut loan = lent.map_err(|kind| carrier.before_send(kind))?;
         let began = carrier.note_loan(&loan);
         let limits = carrier.limits();
+        if let Some(time_left) = &time_left {
+            time_left.write(request.headers_mut(), began);
+        }
         let answer = tokio::select! {
             biased;
             answer = loan.sender().try_send_request(request) => Ok(answer),
@@ -138,7 +142,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let Head { method, uri, mut headers } = head;
+    let Head { method, uri, mut headers, .. } = head;
     if let Some(host) = uri.authority().and_then(|a| http::HeaderValue::from_str(a.as_str()).ok()) {
         headers.insert(header::HOST, host);
     }

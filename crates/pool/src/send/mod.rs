@@ -12,6 +12,7 @@ mod exchange;
 mod http1;
 mod ledger;
 mod reading;
+mod time_left;
 mod upload;
 
 use std::{sync::Arc, time::Duration};
@@ -21,7 +22,10 @@ use http::{HeaderMap, Method, Request, Response, Uri, request};
 use http_body::Body;
 use tokio::time::Instant;
 
-pub use self::body::ResponseBody;
+pub use self::{
+    body::ResponseBody,
+    time_left::{TimeForm, TimeLeft},
+};
 pub(crate) use self::{
     abandon::ResetBudget,
     reading::{Readings, Sweeper},
@@ -99,11 +103,14 @@ struct Head {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    /// Told anew with each attempt.
+    time_left: Option<TimeLeft>,
 }
 
 impl Head {
-    fn new(parts: request::Parts) -> Self {
-        Self { method: parts.method, uri: parts.uri, headers: parts.headers }
+    fn new(mut parts: request::Parts) -> Self {
+        let time_left = parts.extensions.remove();
+        Self { method: parts.method, uri: parts.uri, headers: parts.headers, time_left }
     }
 
     fn to_request(&self) -> Request<()> {
@@ -112,6 +119,9 @@ impl Head {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         *request.version_mut() = http::Version::HTTP_2;
+        if let Some(time_left) = &self.time_left {
+            time_left.write(request.headers_mut(), Instant::now());
+        }
         request
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     health::{self, HealthFault},
     journey::ConnectionId,
     observe::DialReport,
-    status::Protocol,
+    status::{CauseOfDeath, Protocol},
 };
 
 /// How a life ended.
@@ -135,7 +135,9 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
             Ok(answers)
         }
         Ok(Ok(Err(refused))) => Err(DialError::clone(&refused)),
-        Err(_) => Err(DialError::ProveTimeout { after: limit }),
+        Err(_) | Ok(Err(Ended { cause: CauseOfDeath::PingTimeout, .. })) => {
+            Err(DialError::ProveTimeout { after: limit })
+        }
         Ok(Err(Ended { fault: Some(fault), .. })) => Err(DialError::Tls(fault)),
         Ok(Err(Ended { detail, .. })) if resumed => Err(DialError::Protocol { detail }),
         Ok(Err(Ended { detail, .. })) => Err(DialError::EndedBeforeProof { detail }),

@@ -120,14 +120,16 @@ impl Serving {
         }
     }
 
-    /// When it must be gone by the learned limits on time: nine tenths of the age, eight of the idle time.
+    /// When it must be gone by the learned limits on time: nine tenths of the age, eight of the idle time, less a
+    /// share that differs from connection to connection, so that those born together do not go together.
     fn next_end(&self, now: Instant, limits: &LearnedLimits) -> Option<Instant> {
-        let by_age = limits.age.map(|age| self.born + age.mul_f64(0.9));
+        let stagger = [0.0, 0.05, 0.1, 0.15][usize::try_from(self.id.0 % 4).unwrap_or(0)];
+        let by_age = limits.age.map(|age| self.born + age.mul_f64(0.9 - stagger));
         let idle_since = now.checked_sub(self.idle_for).unwrap_or(now);
         let by_idle = limits
             .idle
             .filter(|_| self.in_flight == 0 && !self.idle_for.is_zero())
-            .map(|idle| idle_since + idle.mul_f64(0.8));
+            .map(|idle| idle_since + idle.mul_f64(0.8 - stagger));
         match (by_age, by_idle) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
