@@ -18,6 +18,7 @@ use crate::{
     dns::Directory,
     hub::{Hub, Preference, StreamLease},
     passport::Records,
+    send::Sending,
     status::DialPhases,
     status::Protocol,
     supervisor::{Context, next_id},
@@ -84,6 +85,7 @@ where
     let context = Arc::new(Context {
         key: spec.key,
         directory: Directory::silent(spec.target.place()),
+        sending: Sending::new(&spec.config),
         target: spec.target,
         config: spec.config,
         timeouts: spec.timeouts,

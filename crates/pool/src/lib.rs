@@ -31,13 +31,13 @@ mod testing;
 mod verdict;
 pub mod workers;
 
-pub use config::{LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
+pub use config::{LastStreamId, LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
 pub use connection::{Announced, Event, Illegal, Proof, Setting, State};
 pub use dial::{HostPort, Target};
 pub use drift::{DriftChange, DriftField, DriftKind, DriftSeverity, DriftValue};
-pub use error::{BodyError, DialError, SendError, SendErrorKind};
+pub use error::{BodyError, DialError, ResponseCut, SendError, SendErrorKind};
 pub use health::{Expected, Health, HealthCheck};
-pub use journey::{ConnectionId, Journey};
+pub use journey::{ConnectionId, Journey, Phase};
 pub use key::PoolKey;
 pub use learned::LearnedLimits;
 pub use observe::{DialReport, Observer, Unobserved};

@@ -23,7 +23,7 @@ use crate::{
     key::PoolKey,
     observe::Observer,
     passport::{Obituaries, Records},
-    send::{BoxError, ResponseBody, SendOptions, send},
+    send::{BoxError, ResponseBody, SendOptions, Sending, Sweeper, send},
     status::{BreakerStatus, DRIFT_SHOWN, DialFailureStatus, LearnedStatus, PoolStatus},
     supervisor::{Context, Supervisor},
     verdict::{RetrySafe, Verdict},
@@ -90,6 +90,7 @@ impl Pool {
         let context = Arc::new(Context {
             key: spec.key,
             directory,
+            sending: Sending::new(&spec.config),
             target: spec.target,
             config: spec.config,
             timeouts: spec.timeouts,
@@ -98,6 +99,7 @@ impl Pool {
             observer: spec.observer,
             records,
         });
+        Sweeper::start(&context, control);
         let supervisor = Supervisor::new(context.clone(), spec.seed);
         let task = control.spawn(supervisor.run());
         Self { context, supervisor: Arc::new(Mutex::new(Some(task))) }

@@ -178,6 +178,12 @@ pub struct PoolTotals {
     pub replays: u64,
     /// GOAWAY frames received.
     pub goaways: u64,
+    /// Replays that the rules allowed and the retry budget did not.
+    pub retries_denied: u64,
+    /// Requests that failed although the provider provably did not process them and their body was still held: three
+    /// attempts were used up, or the queue had no stream for the next one in time. Stays 0. Not counted: the caller's
+    /// own deadline, a stop, and outages in which nothing serves.
+    pub unprocessed_lost: u64,
 }
 
 /// Changes of the provider that a [`PoolStatus`] shows.

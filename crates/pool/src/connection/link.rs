@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::{
     Trust, Vitals,
+    opening::Opening,
     permits::{Grant, Permits, Share, View, Waiters},
     state::{Event, State},
 };
@@ -28,6 +29,7 @@ use crate::{
     hub::Hub,
     journey::ConnectionId,
     passport::Passport,
+    send::{Readings, ResetBudget},
     status::DialPhases,
     status::{CauseOfDeath, ConnectionStatus, GenerationRole, Protocol},
 };
@@ -77,6 +79,9 @@ pub(crate) struct Link {
     credited: AtomicBool,
     buried: AtomicBool,
     vitals: Vitals,
+    opening: Opening,
+    readings: Readings,
+    resets: Mutex<ResetBudget>,
     /// It puts a learned limit to the test, one stream at a time.
     probing: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
@@ -99,6 +104,9 @@ impl Link {
             credited: AtomicBool::new(false),
             buried: AtomicBool::new(false),
             vitals: Vitals::default(),
+            opening: Opening::default(),
+            readings: Readings::default(),
+            resets: Mutex::default(),
             probing: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
@@ -202,6 +210,21 @@ impl Link {
     /// Its vital signs.
     pub(crate) fn vitals(&self) -> &Vitals {
         &self.vitals
+    }
+
+    /// The gate through which its streams are opened.
+    pub(crate) fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// The response bodies that are being read on it.
+    pub(crate) fn readings(&self) -> &Readings {
+        &self.readings
+    }
+
+    /// How many of its streams may still be reset.
+    pub(crate) fn resets(&self) -> &Mutex<ResetBudget> {
+        &self.resets
     }
 
     /// Something changed that the driver should look at.

@@ -50,6 +50,7 @@ use crate::{
     learned::Learned,
     observe::Observer,
     passport::Records,
+    send::Sending,
     status::{BreakerStatus, LearnedStatus, Protocol},
     workers::Workers,
 };
@@ -66,6 +67,8 @@ pub(crate) struct Context {
     pub(crate) directory: Directory,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) records: Records,
+    /// What requests share on their way.
+    pub(crate) sending: Sending,
 }
 
 /// Longest interval of PINGs to a provider that found them too many.
