@@ -221,6 +221,11 @@ counts() {
         END { print retries + 0, waited + 0, goaways + 0 }'
 }
 
+# verdicts: reads metrics; the verdicts that occurred, with their counts, on one line.
+verdicts() {
+    awk '/^tsh_retries_total/ && $2 > 0 { match($1, /verdict="[^"]*"/); printf "%s %s  ", substr($1, RSTART + 9, RLENGTH - 10), $2 }'
+}
+
 # measure_long_way EGRESS_PORT ADMIN_PORT PID: the part in which the gateway can learn, then the part that counts.
 measure_long_way() {
     local part report before=() after=() retries=() waited=() goaways=()
@@ -238,6 +243,7 @@ measure_long_way() {
     figure "l: p99 $(milliseconds "$report" p99) ms (wanted: below 55), max $(milliseconds "$report" max) ms (wanted: below 110)"
     figure "l: failed attempts ${retries[0]} in the ${learn_seconds} s of l-learn, ${retries[1]} in the ${long_seconds} s after it (wanted: 0);" \
         "requests that waited for a dial ${waited[0]}, then ${waited[1]}; GOAWAYs ${goaways[0]}, then ${goaways[1]}"
+    figure "l: failed attempts of both parts by verdict: $(scrape "$2" /metrics | verdicts)"
 }
 
 # What an idle connection may cost, KiB; connections between which the slope is taken.
