@@ -33,7 +33,8 @@ g h2c 1000/s, h h2c 1500/s with GOAWAY every 200 requests (open loop); i 1 GiB u
 l the long way: h2c 300/s over a round trip of 40 ms, GOAWAY every 200 requests: first a learning part, reported
 as l-learn, then the measured part;
 k all connections ended at once over the long way: round trips until one serves, dials made;
-m memory of an idle warm connection, before and after a burst over all of them; r share of re-dials that resume.
+m memory of an idle warm connection, before and after a burst over all of them; r share of re-dials that resume
+(k and r with --provider sim only).
 
 Example, the comparison of CPU per request:
   loadtest/run.sh --provider nginx --peer nghttpx --scenarios a,b,c --rounds 5
@@ -340,8 +341,11 @@ if [ "$with_gateway" = yes ]; then
         measure_long_way "$egress_port" "$admin_port" "$last_pid"
     fi
     ! wants m || measure_idle_memory
-    ! wants k || own_figures k redial --times "$kills"
-    ! wants r || own_figures r resumption --times "$ends"
+    # These bring the simulator with them, whoever is the provider of the others.
+    if [ "$provider" = sim ]; then
+        ! wants k || own_figures k redial --times "$kills"
+        ! wants r || own_figures r resumption --times "$ends"
+    fi
     if wants i; then
         # nginx cannot echo; the simulator does. A gateway of its own, so that its peak is of this alone.
         if [ "$provider" = nginx ]; then
