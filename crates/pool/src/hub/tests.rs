@@ -68,6 +68,8 @@ enum Op {
     /// The caller goes away while it waits.
     Cancel(usize),
     GiveBack(usize),
+    /// A stream is given back, and somebody goes away before he looks, who may have got it.
+    Cross(usize, usize),
     /// A connection shook hands, was proved and is registered; it is picked from once published.
     Birth {
         capacity: u32,
@@ -96,6 +98,7 @@ fn op() -> impl Strategy<Value = Op> {
         }),
         4 => at().prop_map(Op::Cancel),
         8 => at().prop_map(Op::GiveBack),
+        3 => (at(), at()).prop_map(|(lease, waiting)| Op::Cross(lease, waiting)),
         3 => (0u32..4, 1u64..3).prop_map(|(capacity, generation)| Op::Birth { capacity, generation }),
         4 => Just(Op::Publish),
         3 => (at(), 0u32..5).prop_map(|(link, streams)| Op::Capacity(link, streams)),
@@ -107,6 +110,13 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (at(), any::<bool>()).prop_map(|(link, answered)| Op::Suspect(link, answered)),
         4 => (0u64..60).prop_map(Op::Pass),
     ]
+}
+
+/// Drops the one at this place, modulo how many there are.
+fn take<T>(all: &mut Vec<T>, at: usize) {
+    if let Some(at) = at.checked_rem(all.len()) {
+        drop(all.swap_remove(at));
+    }
 }
 
 type Waiting = Pin<Box<dyn Future<Output = Result<StreamLease, SendErrorKind>>>>;
@@ -155,15 +165,11 @@ impl World {
                     Wanted { preference, caller, until: after(patience), deadline: deadline.map(after) };
                 self.waiting.push(Box::pin(lease(self.hub.clone(), wanted)));
             }
-            Op::Cancel(at) => {
-                if let Some(at) = at.checked_rem(self.waiting.len()) {
-                    drop(self.waiting.swap_remove(at));
-                }
-            }
-            Op::GiveBack(at) => {
-                if let Some(at) = at.checked_rem(self.held.len()) {
-                    drop(self.held.swap_remove(at));
-                }
+            Op::Cancel(at) => take(&mut self.waiting, at),
+            Op::GiveBack(at) => take(&mut self.held, at),
+            Op::Cross(lease, waiting) => {
+                take(&mut self.held, lease);
+                take(&mut self.waiting, waiting);
             }
             Op::Birth { capacity, generation } => {
                 let link = link(generation, capacity);
@@ -457,6 +463,16 @@ async fn no_deadline_is_refused_while_a_dial_is_under_way() {
     assert!(hub.enqueue(Wanted { deadline, ..wanted(1, LONG) }).is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn no_deadline_is_refused_while_a_stream_is_free() {
+    let (hub, _held, hurried) = jam(Duration::from_millis(450)).await;
+    drop(hurried);
+    // SETTINGS grew the connection and nobody has been served by it yet.
+    hub.set()[0].set_capacity(2);
+    let deadline = Some(Instant::now() + Duration::from_millis(5));
+    assert!(hub.enqueue(Wanted { deadline, ..wanted(1, LONG) }).is_ok());
+}
+
 #[test]
 fn a_callers_flood_is_refused_before_anothers_first_request() {
     let link = serving(1, 1);
@@ -484,6 +500,20 @@ async fn a_stop_turns_everybody_away() {
     assert!(matches!(place.turn().await, Err(Turned::Failed(SendErrorKind::Stopping))));
     assert!(matches!(hub.enqueue(wanted(1, LONG)), Err(SendErrorKind::Stopping)));
     assert_eq!(hub.waiting(), 0);
+}
+
+#[test]
+fn a_lease_that_reaches_nobody_goes_to_the_next_and_is_not_counted() {
+    let link = serving(1, 1);
+    let hub = hub_with(&[&link]);
+    let held = hub.try_lease(Preference::Balanced).unwrap();
+    let (gone, mut next) = (hub.enqueue(wanted(1, LONG)).unwrap(), hub.enqueue(wanted(1, LONG)).unwrap());
+    drop(held);
+    drop(gone);
+    let mut turn = std::pin::pin!(next.turn());
+    let turned = turn.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(turned, Poll::Ready(Ok(_))), "{turned:?}");
+    assert_eq!((hub.totals().requests, link.requests()), (2, 2));
 }
 
 /// What a connection carried outlives it in the totals.
