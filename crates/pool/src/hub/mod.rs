@@ -25,7 +25,7 @@ pub(crate) use self::{
     known::Known,
     outage::Outage,
     pick::{Preference, StreamLease},
-    waiting::{Place, Turned, Wanted},
+    waiting::{Turned, Wanted},
 };
 use self::{set::Register, waiting::Desk};
 use crate::{
