@@ -49,7 +49,7 @@ where
             refuse(&failure, exchange)
         }
     };
-    if core.is_stopping() && caller.is_http1() {
+    if caller.is_http1() && (core.is_stopping() || caller.phase.is_body_malformed()) {
         reply.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
     reply
@@ -194,6 +194,7 @@ where
         let mut failure = failure_of(&error, deadline, pool);
         if failure.code == ErrorCode::CallerGone && phase.is_some_and(|phase| phase.is_body_malformed()) {
             failure.code = ErrorCode::BadRequest;
+            failure.detail = "the request's body breaks the chunked coding (RFC 9112 §7.1)".to_owned();
         }
         failure
     })
