@@ -33,6 +33,8 @@ pub enum CauseOfDeath {
     LearnedLimit,
     /// Its address left the provider's name.
     AddressGone,
+    /// The provider sent so many empty DATA frames on it that h2 would soon have ended it.
+    EmptyFrames,
     /// Its generation (identity, trust or pins) was replaced.
     Replaced,
     /// The pool was stopped.
@@ -43,7 +45,7 @@ pub enum CauseOfDeath {
 
 impl CauseOfDeath {
     /// All causes, for registering metrics.
-    pub const ALL: [CauseOfDeath; 11] = [
+    pub const ALL: [CauseOfDeath; 12] = [
         Self::Goaway,
         Self::Age,
         Self::Idle,
@@ -52,6 +54,7 @@ impl CauseOfDeath {
         Self::ProtocolError,
         Self::LearnedLimit,
         Self::AddressGone,
+        Self::EmptyFrames,
         Self::Replaced,
         Self::Stopped,
         Self::NeverServed,
@@ -69,6 +72,7 @@ impl CauseOfDeath {
             Self::ProtocolError => "protocol_error",
             Self::LearnedLimit => "learned_limit",
             Self::AddressGone => "address_gone",
+            Self::EmptyFrames => "empty_frames",
             Self::Replaced => "replaced",
             Self::Stopped => "stopped",
             Self::NeverServed => "never_served",

@@ -52,6 +52,8 @@ pub(crate) struct Glance {
     pub(crate) goaways: u32,
     /// Acknowledgements of our SETTINGS.
     pub(crate) settings_acks: u32,
+    /// DATA frames without a byte that end nothing.
+    pub(crate) empty_data: u32,
 }
 
 #[derive(Debug, Default)]
@@ -132,7 +134,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireHandle<S> {
     pub(crate) fn glance(&self) -> Glance {
         let notes = self.notes.lock();
         let seen = notes.tap.seen();
-        Glance { reads: notes.reads, goaways: seen.goaways, settings_acks: seen.settings_acks }
+        Glance {
+            reads: notes.reads,
+            goaways: seen.goaways,
+            settings_acks: seen.settings_acks,
+            empty_data: seen.empty_data,
+        }
     }
 
     /// The TLS reason for the end of the stream, if there was one.

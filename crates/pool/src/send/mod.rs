@@ -22,13 +22,13 @@ use http::{HeaderMap, Method, Request, Response, Uri, request};
 use http_body::Body;
 use tokio::time::Instant;
 
-pub use self::{
-    body::ResponseBody,
-    time_left::{TimeForm, TimeLeft},
-};
 pub(crate) use self::{
     abandon::ResetBudget,
     reading::{Readings, Sweeper},
+};
+pub use self::{
+    body::ResponseBody,
+    time_left::{TimeForm, TimeLeft},
 };
 use self::{budget::RetryBudget, carrier::Carrier, upload::Upload};
 use crate::{

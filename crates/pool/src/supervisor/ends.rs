@@ -66,7 +66,7 @@ impl Supervisor {
             Age, ClosedByProvider, Goaway, LearnedLimit, PingTimeout, ProtocolError, Replaced,
         };
         match cause {
-            Goaway | ClosedByProvider | PingTimeout | ProtocolError => {
+            Goaway | ClosedByProvider | PingTimeout | ProtocolError | CauseOfDeath::EmptyFrames => {
                 self.meter.note_end(Maker::Provider, now);
             }
             Age | LearnedLimit | Replaced | CauseOfDeath::AddressGone => {

@@ -1,7 +1,10 @@
 //! The rules of the pool, each as a test against a simulated provider on loopback: what must hold when things go
 //! wrong. One binary, one module per protocol.
 
+mod frames;
 mod habits;
 mod http1;
 mod http2;
+mod sending;
 mod support;
+mod traps;

@@ -89,7 +89,12 @@ pub(crate) fn start_at(
     config: PoolConfig,
     timeouts: Timeouts,
 ) -> Pool {
-    let spec = PoolSpec {
+    Pool::start(PoolSpec { timeouts, ..spec(port, generation, config) }, &Handle::current())
+}
+
+/// A pool of a provider on loopback, on the current runtime.
+pub(crate) fn spec(port: u16, generation: Arc<Generation>, config: PoolConfig) -> PoolSpec {
+    PoolSpec {
         key: PoolKey {
             customer: "CUSTOMER-0001".to_owned(),
             environment: "sandbox".to_owned(),
@@ -103,12 +108,45 @@ pub(crate) fn start_at(
         },
         generation,
         config,
-        timeouts,
+        timeouts: Timeouts::default(),
         seed: 7,
         workers: Workers::current(),
         observer: Arc::new(Unobserved),
-    };
-    Pool::start(spec, &Handle::current())
+    }
+}
+
+/// Worker threads as the gateway has them: each with a runtime of its own.
+pub(crate) struct Threads {
+    pub(crate) handles: Vec<Handle>,
+    stops: Vec<(tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>)>,
+}
+
+impl Threads {
+    pub(crate) fn start(count: usize) -> Self {
+        let (mut handles, mut stops) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            handles.push(runtime.handle().clone());
+            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+            let thread = std::thread::spawn(move || {
+                pool::workers::enter(index);
+                runtime.block_on(stopped).unwrap();
+            });
+            stops.push((stop, thread));
+        }
+        Self { handles, stops }
+    }
+
+    pub(crate) fn workers(&self) -> Workers {
+        Workers::new(self.handles.clone())
+    }
+
+    pub(crate) fn stop(self) {
+        for (stop, thread) in self.stops {
+            let _ = stop.send(());
+            thread.join().unwrap();
+        }
+    }
 }
 
 pub(crate) async fn warm(pool: &Pool) {
