@@ -54,6 +54,7 @@ mod ledger;
 mod pki;
 mod plan;
 mod registry;
+mod script;
 mod serve;
 mod simulator;
 mod socket;
@@ -73,5 +74,6 @@ pub use pki::{
     SignatureLabel, Validity, write_assets,
 };
 pub use registry::Target;
+pub use script::{Playing, Rotation, Script, ScriptError};
 pub use simulator::{Simulator, SimulatorOptions};
 pub use tls::Endorsed;
