@@ -134,16 +134,16 @@ async fn a_failure_names_its_phase() {
         (Chunks::of(&["whole"]), Phase::ResponseHeader),
         (Chunks::default(), Phase::ResponseHeader),
     ] {
-        let error = send(&pool, request("POST", &stalled, body), &quick).await.err().expect("a time-out");
+        let error = send(&pool, request("POST", &stalled, body), &quick).await.expect_err("a time-out");
         assert_eq!(error.journey.phase, phase, "{error:?}");
     }
     sim.set_behaviour(resetting(ResetPoint::BeforeHeaders, ResetReason::InternalError)).unwrap();
-    let error = send(&pool, get(), &options()).await.err().expect("a reset");
+    let error = send(&pool, get(), &options()).await.expect_err("a reset");
     assert_eq!((error.journey.phase, error.verdict), (Phase::ResponseHeader, Some(Verdict::MaybeProcessed)));
     sim.set_behaviour(resetting(ResetPoint::MidBody, ResetReason::InternalError)).unwrap();
     let ask = request("GET", &[("sim-body-bytes", "1000")], Chunks::default());
     let response = send(&pool, ask, &options()).await.expect("a header");
-    let BodyError::Cut(cut) = response.into_body().collect().await.err().expect("a cut") else {
+    let BodyError::Cut(cut) = response.into_body().collect().await.expect_err("a cut") else {
         panic!("the provider cut it");
     };
     assert_eq!(cut.phase, Phase::ResponseBody);
@@ -232,7 +232,7 @@ async fn replays_of_what_may_have_been_processed_end_with_the_budget() {
     let again = SendOptions { retry: RetryPolicy::Idempotent, ..options() };
     for _ in 0..12 {
         let ask = request("DELETE", &[], Chunks::default());
-        let error = send(&pool, ask, &again).await.err().expect("it is reset each time");
+        let error = send(&pool, ask, &again).await.expect_err("it is reset each time");
         assert_eq!(error.retry_safe, RetrySafe::Unknown);
     }
     // Ten replays in ten seconds: five requests of three attempts, seven of one.
@@ -310,7 +310,7 @@ async fn who_stalls_an_upload_behind_an_early_response_is_named() {
         let slow = Later { wait: Some(Box::pin(tokio::time::sleep(Duration::from_millis(60)))), body };
         let ask = Request::post(format!("https://{HOST}/pay")).body(slow).unwrap();
         let response = pool.send(ask, &quick, &mut Journey::default()).await.expect("an early response");
-        let end = timeout(SOON, response.into_body().collect()).await.expect("an end").err().expect(blamed);
+        let end = timeout(SOON, response.into_body().collect()).await.expect("an end").expect_err(blamed);
         let named = match end {
             BodyError::CallerStalled(_) => "the caller",
             BodyError::Idle(_) => "the provider",
