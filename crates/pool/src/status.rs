@@ -39,6 +39,8 @@ pub enum CauseOfDeath {
     LearnedLimit,
     /// Its address left the provider's name.
     AddressGone,
+    /// The provider sent so many empty DATA frames on it that h2 would soon have ended it.
+    EmptyFrames,
     /// Its generation (identity, trust or pins) was replaced.
     Replaced,
     /// The pool was stopped.
@@ -51,7 +53,7 @@ pub enum CauseOfDeath {
 
 impl CauseOfDeath {
     /// All causes, for registering metrics.
-    pub const ALL: [CauseOfDeath; 12] = [
+    pub const ALL: [CauseOfDeath; 13] = [
         Self::Goaway,
         Self::Age,
         Self::Idle,
@@ -60,6 +62,7 @@ impl CauseOfDeath {
         Self::ProtocolError,
         Self::LearnedLimit,
         Self::AddressGone,
+        Self::EmptyFrames,
         Self::Replaced,
         Self::Stopped,
         Self::Exhausted,
@@ -78,6 +81,7 @@ impl CauseOfDeath {
             Self::ProtocolError => "protocol_error",
             Self::LearnedLimit => "learned_limit",
             Self::AddressGone => "address_gone",
+            Self::EmptyFrames => "empty_frames",
             Self::Replaced => "replaced",
             Self::Stopped => "stopped",
             Self::Exhausted => "exhausted",

@@ -69,7 +69,7 @@ impl Supervisor {
             Age, ClosedByProvider, Exhausted, Goaway, LearnedLimit, PingTimeout, ProtocolError, Replaced,
         };
         match cause {
-            Goaway | ClosedByProvider | PingTimeout | ProtocolError => {
+            Goaway | ClosedByProvider | PingTimeout | ProtocolError | CauseOfDeath::EmptyFrames => {
                 self.meter.note_end(Maker::Provider, now);
             }
             Age | LearnedLimit | Exhausted | Replaced | CauseOfDeath::AddressGone => {
