@@ -165,7 +165,7 @@ pub(crate) fn config(min: u32, max: u32) -> PoolConfig {
 
 pub(crate) fn options() -> SendOptions {
     SendOptions {
-        timeouts,
+        timeouts: Timeouts::default(),
         retry: RetryPolicy::Unprocessed,
         max_body_bytes: u64::MAX,
         caller: pool::Caller::default(),
