@@ -24,7 +24,7 @@ use crate::{
     connection::{Link, State},
     error::{DialError, SendErrorKind},
     health::Health,
-    http1::Http1Pool,
+    http1::{Http1Pool, Loan},
     journey::ConnectionId,
     status::{BreakerStatus, CauseOfDeath, LearnedStatus, PoolTotals},
     workers,
@@ -44,10 +44,8 @@ pub(crate) struct Hub {
     outage: ArcSwapOption<Outage>,
     /// The last failure of a dial, whether it mattered or not; for status.
     last_failure: ArcSwapOption<Outage>,
-    /// Told when `outage` is set.
-    pub(crate) outage_told: Notify,
-    /// Set while the provider speaks HTTP/1.1.
-    http1: ArcSwapOption<Http1Pool>,
+    /// Connections that speak HTTP/1.1, if there are any.
+    http1: Http1Pool,
     /// New connections use this one; the only one that may carry new streams.
     pub(crate) generation: ArcSwap<Generation>,
     /// Connections of generations below this one may carry nothing: something they believed was withdrawn.
@@ -91,6 +89,8 @@ pub(crate) struct Counters {
     pub(crate) waited: AtomicU64,
     pub(crate) replays: AtomicU64,
     pub(crate) goaways: AtomicU64,
+    pub(crate) stale_unsent: AtomicU64,
+    pub(crate) stale_in_doubt: AtomicU64,
 }
 
 impl Counters {
@@ -105,6 +105,8 @@ impl Counters {
             waited_for_dial: read(&self.waited),
             replays: read(&self.replays),
             goaways: read(&self.goaways),
+            stale_unsent: read(&self.stale_unsent),
+            stale_in_doubt: read(&self.stale_in_doubt),
         }
     }
 }
@@ -128,8 +130,6 @@ pub(crate) enum Preference {
 pub(crate) enum Turned {
     /// Nothing serves.
     Failed(SendErrorKind),
-    /// The provider turned out to speak HTTP/1.1: ask there.
-    Http1,
 }
 
 struct Waiter {
@@ -149,8 +149,7 @@ impl Hub {
             queue_capacity,
             outage: ArcSwapOption::empty(),
             last_failure: ArcSwapOption::empty(),
-            outage_told: Notify::new(),
-            http1: ArcSwapOption::empty(),
+            http1: Http1Pool::new(),
             generation: ArcSwap::new(generation),
             least_generation: AtomicU64::new(0),
             growth_wanted: AtomicBool::new(false),
@@ -163,11 +162,6 @@ impl Hub {
             replay_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
         })
-    }
-
-    /// The connections that new streams may start on, as last published.
-    pub(crate) fn set(&self) -> arc_swap::Guard<Arc<Vec<Arc<Link>>>> {
-        self.set.load()
     }
 
     /// Every connection that serves or drains.
@@ -232,17 +226,9 @@ impl Hub {
         self.dispatch();
     }
 
-    pub(crate) fn http1(&self) -> Option<Arc<Http1Pool>> {
-        self.http1.load_full()
-    }
-
-    /// Switches between HTTP/2 (none) and HTTP/1.1, and sends waiters to ask again.
-    pub(crate) fn set_http1(&self, pool: Option<Arc<Http1Pool>>) {
-        let turn = pool.is_some();
-        self.http1.store(pool);
-        if turn {
-            self.turn_away(&Turned::Http1);
-        }
+    /// The connections that speak HTTP/1.1.
+    pub(crate) fn http1(&self) -> &Http1Pool {
+        &self.http1
     }
 
     pub(crate) fn outage(&self) -> Option<Arc<Outage>> {
@@ -255,7 +241,6 @@ impl Hub {
         self.last_failure.store(Some(outage.clone()));
         if !self.links().iter().any(|link| link.state() == State::Serving) {
             self.outage.store(Some(outage));
-            self.outage_told.notify_waiters();
             self.turn_away(&Turned::Failed(SendErrorKind::Unavailable(error)));
         }
     }
@@ -264,7 +249,6 @@ impl Hub {
     pub(crate) fn report_outage(&self) {
         let Some(failure) = self.last_failure() else { return };
         self.outage.store(Some(failure.clone()));
-        self.outage_told.notify_waiters();
         if self.waiting() > 0 {
             self.turn_away(&Turned::Failed(SendErrorKind::Unavailable(failure.error.clone())));
         }
@@ -323,7 +307,6 @@ impl Hub {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.set.store(Arc::default());
-        self.outage_told.notify_waiters();
         self.turn_away(&Turned::Failed(SendErrorKind::Stopping));
         self.supervisor.notify_one();
     }
@@ -350,17 +333,30 @@ impl Hub {
         let set = self.set.load();
         // A lost race for the last permit is retried once per connection; then the queue is the right place.
         for _ in 0..=set.len() {
-            let link = choose(&set, preference)?;
+            let Some(link) = choose(&set, preference) else { break };
             if let Some(carried) = link.try_acquire() {
                 if link.is_at_wake_mark(carried + 1) {
                     // Its successor is wanted before the provider ends it.
                     self.supervisor.notify_one();
                 }
                 self.note_load(link);
-                return Some(StreamLease { link: link.clone(), hub: self.clone(), carried });
+                return Some(StreamLease { link: link.clone(), hub: self.clone(), carried, loan: None });
             }
         }
-        None
+        self.pick_exclusive()
+    }
+
+    /// A connection that speaks HTTP/1.1.
+    fn pick_exclusive(self: &Arc<Self>) -> Option<StreamLease> {
+        if self.is_stopping() {
+            return None;
+        }
+        let (link, loan, carried) = self.http1.try_lend(self.generation.load().serial())?;
+        // The last idle one went out: the next request should find one too.
+        if link.is_at_wake_mark(carried + 1) || self.http1.idle() == 0 {
+            self.supervisor.notify_one();
+        }
+        Some(StreamLease { link, hub: self.clone(), carried, loan: Some(loan) })
     }
 
     /// Asks for one more connection when three quarters of this one's streams are taken.
@@ -404,9 +400,6 @@ impl Hub {
 
     /// Why a waiter would be turned away if it were in the queue already.
     fn turned_before(&self) -> Option<Turned> {
-        if self.http1.load().is_some() {
-            return Some(Turned::Http1);
-        }
         let outage = self.outage()?;
         let serves = self.links().iter().any(|link| link.state() == State::Serving);
         (!serves).then(|| Turned::Failed(SendErrorKind::Unavailable(outage.error.clone())))
@@ -536,6 +529,8 @@ pub(crate) struct StreamLease {
     hub: Arc<Hub>,
     /// Requests the connection had carried before this one.
     carried: u64,
+    /// The connection itself, where it is lent exclusively.
+    loan: Option<Loan>,
 }
 
 impl StreamLease {
@@ -545,6 +540,11 @@ impl StreamLease {
 
     pub(crate) fn is_reuse(&self) -> bool {
         self.carried > 0
+    }
+
+    /// The connection itself, where it is lent exclusively: it speaks HTTP/1.1.
+    pub(crate) fn loan(&self) -> Option<&Loan> {
+        self.loan.as_ref()
     }
 }
 
@@ -557,6 +557,8 @@ impl std::fmt::Debug for StreamLease {
 impl Drop for StreamLease {
     fn drop(&mut self) {
         self.link.release();
+        // Back in bb8 before somebody who waits is looked for.
+        drop(self.loan.take());
         self.hub.dispatch();
     }
 }

@@ -26,7 +26,7 @@ mod verdict;
 pub mod workers;
 
 pub use config::{LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
-pub use connection::{Event, Illegal, State};
+pub use connection::{Event, Illegal, Proof, State};
 pub use dial::{HostPort, Target};
 pub use error::{BodyError, DialError, SendError, SendErrorKind};
 pub use health::{Expected, Health, HealthCheck};

@@ -33,6 +33,8 @@ pub enum CauseOfDeath {
     LearnedLimit,
     /// Its address left the provider's name.
     AddressGone,
+    /// An exchange on it was given up half way, and it can carry no other (HTTP/1.1).
+    Abandoned,
     /// Its generation (identity, trust or pins) was replaced.
     Replaced,
     /// The pool was stopped.
@@ -43,7 +45,7 @@ pub enum CauseOfDeath {
 
 impl CauseOfDeath {
     /// All causes, for registering metrics.
-    pub const ALL: [CauseOfDeath; 11] = [
+    pub const ALL: [CauseOfDeath; 12] = [
         Self::Goaway,
         Self::Age,
         Self::Idle,
@@ -52,6 +54,7 @@ impl CauseOfDeath {
         Self::ProtocolError,
         Self::LearnedLimit,
         Self::AddressGone,
+        Self::Abandoned,
         Self::Replaced,
         Self::Stopped,
         Self::NeverServed,
@@ -69,6 +72,7 @@ impl CauseOfDeath {
             Self::ProtocolError => "protocol_error",
             Self::LearnedLimit => "learned_limit",
             Self::AddressGone => "address_gone",
+            Self::Abandoned => "abandoned",
             Self::Replaced => "replaced",
             Self::Stopped => "stopped",
             Self::NeverServed => "never_served",
@@ -164,6 +168,12 @@ pub struct PoolTotals {
     pub replays: u64,
     /// GOAWAY frames received.
     pub goaways: u64,
+    /// HTTP/1.1: connections found closed by the provider before a byte of the request was written. The request went
+    /// out on another one.
+    pub stale_unsent: u64,
+    /// HTTP/1.1: requests written on a connection used before that ended without a byte of a response: the provider
+    /// may have been closing it as idle, or may have processed the request. Replayed by policy only.
+    pub stale_in_doubt: u64,
 }
 
 /// One pool at one moment.

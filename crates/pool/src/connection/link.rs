@@ -64,8 +64,9 @@ pub(crate) struct Link {
     requests: AtomicU64,
     peak: AtomicU32,
     ping_rtt_us: AtomicU64,
+    /// Microseconds from its birth to when it last fell idle.
+    idle_since_us: AtomicU64,
     credited: AtomicBool,
-    buried: AtomicBool,
     vitals: Vitals,
     /// Requests it may carry by what was learned; `u64::MAX` without a limit.
     budget: AtomicU64,
@@ -91,8 +92,8 @@ impl Link {
             requests: AtomicU64::new(0),
             peak: AtomicU32::new(0),
             ping_rtt_us: AtomicU64::new(u64::MAX),
+            idle_since_us: AtomicU64::new(0),
             credited: AtomicBool::new(false),
-            buried: AtomicBool::new(false),
             vitals: Vitals::default(),
             budget: AtomicU64::new(u64::MAX),
             wake_mark: AtomicU64::new(u64::MAX),
@@ -127,6 +128,7 @@ impl Link {
     /// The proof arrived: streams may start.
     pub(crate) fn proved(&self, phases: DialPhases) {
         let _ = self.phases.set(phases);
+        self.fell_idle(phases.total);
         self.advance(Event::Proved);
     }
 
@@ -156,11 +158,6 @@ impl Link {
     /// Whether this is the first time that it is credited with having been worth its dial.
     pub(crate) fn credit_once(&self) -> bool {
         !self.credited.swap(true, Ordering::Relaxed)
-    }
-
-    /// Whether this is the first time that its end is reported.
-    pub(crate) fn bury_once(&self) -> bool {
-        !self.buried.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn cause(&self) -> Option<CauseOfDeath> {
@@ -264,18 +261,19 @@ impl Link {
 
     /// Gives a permit back.
     pub(crate) fn release(&self) {
+        self.fell_idle(self.birth.born.elapsed());
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// A connection that is lent exclusively went out.
-    pub(crate) fn lend(&self) {
-        self.in_flight.store(1, Ordering::SeqCst);
-        self.peak.store(1, Ordering::Relaxed);
+    fn fell_idle(&self, age: Duration) {
+        let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        self.idle_since_us.store(age, Ordering::Relaxed);
     }
 
-    /// Counts a request on a connection that is lent exclusively.
-    pub(crate) fn count_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    /// How long it has carried nothing; `None` while it carries something.
+    pub(crate) fn idle_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.birth.born + Duration::from_micros(self.idle_since_us.load(Ordering::Relaxed));
+        (self.in_flight() == 0).then(|| now.saturating_duration_since(since))
     }
 
     pub(crate) fn status(&self, now: Instant, active_generation: u64) -> ConnectionStatus {

@@ -6,6 +6,7 @@
 mod driver;
 mod link;
 mod pinger;
+mod proof;
 mod state;
 mod tap;
 mod vitals;
@@ -14,6 +15,7 @@ mod wire;
 pub(crate) use driver::{Driver, Ended, Limits};
 pub(crate) use link::{Birth, Link, Role};
 pub(crate) use pinger::PingAnswers;
+pub use proof::Proof;
 pub use state::{Event, Illegal, State};
 pub(crate) use vitals::{Farewell, Trust, Vitals};
 pub(crate) use wire::{Wire, WireHandle, fault_of, wire};

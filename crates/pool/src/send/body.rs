@@ -21,8 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    connection::State, error::BodyError, http1::Loan, hub::StreamLease, send::upload::Progress,
-    status::CauseOfDeath,
+    connection::State, error::BodyError, hub::StreamLease, send::http1::Progress, status::CauseOfDeath,
 };
 
 /// A response body. Dropping it before its end resets the stream with CANCEL.
@@ -45,7 +44,7 @@ enum Source {
     },
     Http11 {
         body: Incoming,
-        loan: Loan,
+        lease: StreamLease,
         upload: Arc<Progress>,
         /// The end of the response was seen.
         finished: bool,
@@ -105,10 +104,15 @@ impl ResponseBody {
         Self { source, remaining: length, limits, waiting_since: None, timer: None }
     }
 
-    pub(super) fn http11(body: Incoming, loan: Loan, upload: Arc<Progress>, limits: BodyLimits) -> Self {
+    pub(super) fn http11(
+        body: Incoming,
+        lease: StreamLease,
+        upload: Arc<Progress>,
+        limits: BodyLimits,
+    ) -> Self {
         let remaining = body.size_hint().exact();
         let finished = body.is_end_stream();
-        let source = Source::Http11 { body, loan, upload, finished };
+        let source = Source::Http11 { body, lease, upload, finished };
         let source = if finished { Source::Ended } else { source };
         Self { source, remaining, limits, waiting_since: None, timer: None }
     }
@@ -228,11 +232,11 @@ impl Body for ResponseBody {
 impl Drop for Source {
     fn drop(&mut self) {
         // An HTTP/1.1 connection left in the middle of an exchange, either way, cannot be lent again.
-        if let Source::Http11 { loan, upload, finished, .. } = self
+        if let Source::Http11 { lease, upload, finished, .. } = self
             && !(*finished && upload.moved().ended)
-            && loan.link().state() == State::Serving
+            && lease.link().state() == State::Serving
         {
-            loan.link().retire(CauseOfDeath::ClosedByProvider, Instant::now());
+            lease.link().retire(CauseOfDeath::Abandoned, Instant::now());
         }
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// End of the whole exchange.
     pub(super) deadline: Option<Instant>,
+    /// Largest response header.
+    pub(super) header_bytes: u32,
 }
 
 /// A response header, and what is left to send.

@@ -34,6 +34,7 @@ use self::{
 use crate::{
     config::{RetryPolicy, Timeouts},
     error::{SendError, SendErrorKind},
+    http1::Fitness,
     hub::{Preference, StreamLease, Turned},
     journey::Journey,
     status::CauseOfDeath,
@@ -120,11 +121,6 @@ struct Carrier<'a> {
     may_have_acted: bool,
 }
 
-enum Leased {
-    Stream(StreamLease),
-    Http1(Arc<crate::http1::Http1Pool>),
-}
-
 impl Carrier<'_> {
     async fn carry<B>(
         mut self,
@@ -137,31 +133,57 @@ impl Carrier<'_> {
     {
         loop {
             let lease = match self.lease().await {
-                Ok(Leased::Stream(lease)) => lease,
-                Ok(Leased::Http1(pool)) => return http1::carry(self, &pool, head, upload).await,
+                Ok(lease) => lease,
                 Err(kind) => return Err(self.before_send(kind)),
             };
+            if !self.is_fit(&lease).await {
+                continue;
+            }
             let began = self.note_lease(&lease);
             let heard = lease.link().vitals().heard();
-            let result = attempt(&lease, head.to_request(), &mut upload, self.limits()).await;
-            self.journey.body_bytes = upload.taken();
-            match result {
-                Ok(answered) => {
-                    if lease.link().vitals().responded() {
-                        self.context.hub.supervisor.notify_one();
+            let limits = self.limits();
+            let unanswered = if let Some(loan) = lease.loan() {
+                match http1::attempt(&self.context.hub, &lease, loan, &head, upload, limits).await {
+                    Ok(answered) => return Ok(self.deliver_http1(answered, lease, began)),
+                    Err((unanswered, back)) => {
+                        upload = back;
+                        unanswered
                     }
-                    return Ok(self.deliver(answered, upload, lease, began));
                 }
-                Err(unanswered) => {
-                    self.note_times(began, None);
-                    self.note_dying(&lease, &unanswered);
-                    self.note_silence(&lease, heard, began, &unanswered);
-                    // The permit goes back before the next lease is asked for.
-                    drop(lease);
-                    self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
+            } else {
+                match attempt(&lease, head.to_request(), &mut upload, limits).await {
+                    Ok(answered) => {
+                        if lease.link().vitals().responded() {
+                            self.context.hub.supervisor.notify_one();
+                        }
+                        self.journey.body_bytes = upload.taken();
+                        return Ok(self.deliver(answered, upload, lease, began));
+                    }
+                    Err(unanswered) => unanswered,
                 }
-            }
+            };
+            self.journey.body_bytes = upload.taken();
+            self.note_times(began, None);
+            self.note_dying(&lease, &unanswered);
+            self.note_silence(&lease, heard, began, &unanswered);
+            // The permit goes back before the next lease is asked for.
+            drop(lease);
+            self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
         }
+    }
+
+    /// Looks at a connection that is lent exclusively before it is used: one that the provider closed while it was
+    /// idle costs no attempt.
+    async fn is_fit(&self, lease: &StreamLease) -> bool {
+        let Some(loan) = lease.loan() else { return true };
+        match loan.fitness().await {
+            Fitness::Fit => return true,
+            // Its own task sees the end and says how it came; bb8 does not lend it again.
+            Fitness::Ended => {}
+            Fitness::Spoilt => loan.retire(CauseOfDeath::ProtocolError),
+        }
+        self.context.hub.counters.stale_unsent.fetch_add(1, Ordering::Relaxed);
+        false
     }
 
     fn body_limits(&self) -> BodyLimits {
@@ -170,28 +192,26 @@ impl Carrier<'_> {
 
     fn limits(&self) -> Limits {
         let timeouts = &self.options.timeouts;
-        Limits { response_header: timeouts.response_header, idle: timeouts.idle, deadline: self.deadline }
+        Limits {
+            response_header: timeouts.response_header,
+            idle: timeouts.idle,
+            deadline: self.deadline,
+            header_bytes: self.context.config.max_response_header_bytes,
+        }
     }
 
     /// A stream on a proven connection, at once or after waiting its turn.
-    async fn lease(&mut self) -> Result<Leased, SendErrorKind> {
-        let hub = &self.context.hub;
+    async fn lease(&mut self) -> Result<StreamLease, SendErrorKind> {
         let preference = match (self.journey.attempts, self.journey.connection) {
             (1.., Some(failed)) => Preference::Replay { avoid: failed },
             _ => Preference::Balanced,
         };
-        loop {
-            if let Some(lease) = hub.try_lease(preference) {
-                return Ok(Leased::Stream(lease));
-            }
-            if let Some(pool) = hub.http1() {
-                return Ok(Leased::Http1(pool));
-            }
-            match self.wait_for_lease(preference).await? {
-                Ok(lease) => return Ok(Leased::Stream(lease)),
-                Err(Turned::Failed(kind)) => return Err(kind),
-                Err(Turned::Http1) => {}
-            }
+        if let Some(lease) = self.context.hub.try_lease(preference) {
+            return Ok(lease);
+        }
+        match self.wait_for_lease(preference).await? {
+            Ok(lease) => Ok(lease),
+            Err(Turned::Failed(kind)) => Err(kind),
         }
     }
 
@@ -202,7 +222,7 @@ impl Carrier<'_> {
         let hub = &self.context.hub;
         // Nothing serves and we know why: say so now, not when the queue's time is up.
         if let Some(outage) = hub.outage()
-            && hub.set().iter().all(|link| link.state() != crate::connection::State::Serving)
+            && hub.links().iter().all(|link| link.state() != crate::connection::State::Serving)
         {
             return Err(SendErrorKind::Unavailable(outage.error.clone()));
         }
@@ -245,20 +265,6 @@ impl Carrier<'_> {
         self.journey.generation = link.birth.generation;
         self.journey.reused = lease.is_reuse();
         self.journey.resumed = link.birth.facts.kind.is_resumed();
-        Instant::now()
-    }
-
-    fn note_loan(&mut self, loan: &crate::http1::Loan) -> Instant {
-        let link = loan.link();
-        if self.journey.attempts == 0 {
-            self.context.hub.counters.requests.fetch_add(1, Ordering::Relaxed);
-        }
-        self.journey.attempts += 1;
-        self.journey.connection = Some(link.id());
-        self.journey.generation = link.birth.generation;
-        self.journey.reused = link.requests() > 0;
-        self.journey.resumed = link.birth.facts.kind.is_resumed();
-        link.count_request();
         Instant::now()
     }
 
@@ -353,6 +359,19 @@ impl Carrier<'_> {
         } else {
             (verdict, retry_safe)
         }
+    }
+
+    fn deliver_http1(
+        mut self,
+        answered: http1::Answered,
+        lease: StreamLease,
+        began: Instant,
+    ) -> Response<ResponseBody> {
+        let http1::Answered { response, progress, taken } = answered;
+        let moved = progress.moved();
+        self.note_times(began, moved.ended.then_some(moved.at));
+        self.journey.body_bytes = taken;
+        response.map(|body| ResponseBody::http11(body, lease, progress, self.body_limits()))
     }
 
     fn deliver<B>(

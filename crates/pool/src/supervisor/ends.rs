@@ -12,13 +12,7 @@ use super::{
     pace::Maker,
 };
 use crate::{
-    connection::Link,
-    dial::{Dialled, Progress},
-    error::DialError,
-    health::HealthFault,
-    http1::Http1Pool,
-    journey::ConnectionId,
-    status::CauseOfDeath,
+    connection::Link, error::DialError, health::HealthFault, journey::ConnectionId, status::CauseOfDeath,
 };
 
 impl Supervisor {
@@ -30,7 +24,6 @@ impl Supervisor {
                 match end {
                     LifeEnd::Failed(error) => self.note_failure(destiny.id, error),
                     LifeEnd::Served { link, ended } => self.note_end(&link, ended.cause, &ended.detail),
-                    LifeEnd::Http1(transport) => self.adopt_http1(destiny, *transport),
                 }
             }
             Err(e) => self.note_lost_tasks(&e),
@@ -69,7 +62,7 @@ impl Supervisor {
             Goaway | ClosedByProvider | PingTimeout | ProtocolError => {
                 self.meter.note_end(Maker::Provider, now);
             }
-            Age | LearnedLimit | Replaced | CauseOfDeath::AddressGone => {
+            Age | LearnedLimit | Replaced | CauseOfDeath::AddressGone | CauseOfDeath::Abandoned => {
                 self.meter.note_end(Maker::Pool, now);
                 return;
             }
@@ -99,17 +92,6 @@ impl Supervisor {
                 self.note_end(&link, cause, "cut");
             }
         }
-    }
-
-    fn adopt_http1(&mut self, destiny: Destiny, (dialled, progress): (Dialled, Progress)) {
-        self.signal(Signal::Proved);
-        let context = self.context.clone();
-        if context.hub.is_stopping() {
-            return;
-        }
-        let pool = context.hub.http1().unwrap_or_else(|| Http1Pool::start(context.clone()));
-        let handle = self.context.workers.handle(destiny.worker).clone();
-        handle.spawn(async move { pool.adopt(context, destiny.id, dialled, progress).await });
     }
 
     /// A health request was answered, or not.

@@ -8,12 +8,12 @@ use super::{
     Supervisor,
     breaker::Signal,
     policy::{Draining, Facts, Mode, Plan, Test, decide},
-    standing::Serving,
+    standing::{Lending, Serving},
 };
 use crate::{
     config::LearnedLimitsMode,
     connection::{Link, State, Trust},
-    status::{CauseOfDeath, Protocol},
+    status::CauseOfDeath,
 };
 
 /// A connection that the provider ends before it carried anything and before this age counts as a failed dial.
@@ -50,8 +50,7 @@ impl Supervisor {
             limits: self.learned.limits(),
             test: if self.learned.retest_due(now) { Test::Due } else { Test::NotDue },
         };
-        // Connections that are lent exclusively are bb8's to keep.
-        for link in links.iter().filter(|link| link.birth.protocol == Protocol::H2) {
+        for link in &links {
             match link.state() {
                 State::Serving => facts.serving.push(self.look_at(link, active, now)),
                 State::Draining => {
@@ -68,13 +67,7 @@ impl Supervisor {
 
     fn mode(&self) -> Mode {
         let hub = &self.context.hub;
-        if hub.is_stopping() {
-            Mode::Stopping
-        } else if hub.http1().is_some() {
-            Mode::Http1
-        } else {
-            Mode::Running
-        }
+        if hub.is_stopping() { Mode::Stopping } else { Mode::Running }
     }
 
     fn look_at(&mut self, link: &Link, active: u64, now: Instant) -> Serving {
@@ -92,17 +85,9 @@ impl Supervisor {
             condemned: (link.birth.generation != active).then_some(CauseOfDeath::Replaced),
             doubted: link.vitals().trust() != Trust::Full,
             probing: self.probe == Some(link.id()),
-            idle_for: self.idle_for(link, now),
+            idle_for: link.idle_for(now).unwrap_or_default(),
+            lending: Lending::of(link.birth.protocol),
         }
-    }
-
-    fn idle_for(&mut self, link: &Link, now: Instant) -> Duration {
-        let carried = link.requests();
-        let entry = self.idle.entry(link.id()).or_insert((carried, now));
-        if entry.0 != carried || link.in_flight() > 0 {
-            *entry = (carried, now);
-        }
-        now.saturating_duration_since(entry.1)
     }
 
     /// Has the connection under test outlived the limits?
@@ -114,7 +99,7 @@ impl Supervisor {
             self.make_known();
             return;
         };
-        let idle = self.idle_for(link, now);
+        let idle = link.idle_for(now).unwrap_or_default();
         let age = now.saturating_duration_since(link.birth.born);
         if self.learned.outlived(link.requests(), age, idle) {
             tracing::info!(environment = %self.context.key.environment, connection = %id,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     breaker::Allowance,
-    standing::{Pace, Serving, Standing},
+    standing::{Lending, Pace, Serving, Standing},
 };
 use crate::{config::PoolConfig, journey::ConnectionId, learned::LearnedLimits, status::CauseOfDeath};
 
@@ -22,10 +22,8 @@ pub(super) struct Draining {
 /// What the pool is for at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Keep connections.
+    /// Keep connections, of whichever version the provider answers with.
     Running,
-    /// The provider speaks HTTP/1.1: the connections are kept elsewhere.
-    Http1,
     /// End all of them.
     Stopping,
 }
@@ -77,6 +75,8 @@ pub(super) struct Plan {
 
 /// Dials at once, whatever the need. Handshakes cost the provider more than us; a herd of them helps nobody.
 const MAX_DIALS: u32 = 4;
+/// The same where each connection carries one request only.
+const MAX_EXCLUSIVE_DIALS: u32 = 8;
 /// How often a connection under test is looked at.
 const PROBE_LOOK: Duration = Duration::from_millis(500);
 
@@ -89,7 +89,6 @@ pub(super) fn decide(config: &PoolConfig, facts: &Facts) -> Plan {
     }
     match facts.mode {
         Mode::Running => keep(config, facts, &mut plan),
-        Mode::Http1 => retire_all(facts, CauseOfDeath::Replaced, &mut plan),
         Mode::Stopping => retire_all(facts, CauseOfDeath::Stopped, &mut plan),
     }
     plan
@@ -115,21 +114,44 @@ fn keep(config: &PoolConfig, facts: &Facts, plan: &mut Plan) {
         }
     }
     let serving = count(&fresh);
+    let most = most(config, facts);
     // A provider that ends connections of its own accord takes one at any time: have a spare.
     let spare = u32::from(facts.recent_ends > 0);
     let floor = (config.min_connections + spare).min(config.max_connections);
-    let growth = facts.dialling == 0 && (facts.waiting > 0 || facts.growth_wanted);
     let load = needed_for(&facts.serving);
-    let wanted = floor.max(load).max(serving + u32::from(growth)).min(config.max_connections);
+    let wanted = floor.max(load).max(serving + growth(facts)).min(most);
     plan_dials(config, facts, wanted.saturating_sub(serving + facts.dialling), serving, plan);
 
     // Make before break: an elder goes only when the floor stands, and the load can be carried, without it.
-    if serving >= config.min_connections.max(load).min(config.max_connections) {
+    if serving >= config.min_connections.max(load).min(most) {
         plan.probe = probe(facts, &due);
         plan.retire
             .extend(due.iter().filter(|(c, _)| Some(c.id) != plan.probe).map(|(c, cause)| (c.id, *cause)));
     }
     shrink(config, facts, &fresh, floor, plan);
+}
+
+/// Most connections: where one carries one request, more of them are needed.
+fn most(config: &PoolConfig, facts: &Facts) -> u32 {
+    if lends_exclusively(facts) {
+        config.http1_max_connections.max(config.min_connections)
+    } else {
+        config.max_connections
+    }
+}
+
+fn lends_exclusively(facts: &Facts) -> bool {
+    facts.serving.iter().any(|c| c.lending == Lending::Exclusive)
+}
+
+/// How many connections more those who wait are worth. One shared connection serves many of them: one dial at a time.
+/// An exclusive one serves one: as many as wait.
+fn growth(facts: &Facts) -> u32 {
+    if lends_exclusively(facts) {
+        facts.waiting
+    } else {
+        u32::from(facts.dialling == 0 && (facts.waiting > 0 || facts.growth_wanted))
+    }
 }
 
 /// How many of the `missing` connections are dialled now.
@@ -144,6 +166,7 @@ fn plan_dials(config: &PoolConfig, facts: &Facts, missing: u32, serving: u32, pl
         }
         Allowance::Trial => 1,
         // Below the floor all that is missing is urgent; above it, only what ends while a dial takes its time.
+        Allowance::Any if lends_exclusively(facts) => MAX_EXCLUSIVE_DIALS,
         Allowance::Any if serving < config.min_connections => MAX_DIALS,
         Allowance::Any => facts.pace.replacements_at_once().min(MAX_DIALS),
     };
