@@ -98,6 +98,19 @@ readyz() {
     printf '%s' "$status"
 }
 
+# scrape PORT PATH: what the admin listener answers, header included.
+scrape() {
+    exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
+    printf 'GET %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nConnection: close\r\n\r\n' "$2" "$1" >&3
+    cat <&3
+    exec 3>&-
+}
+
+# milliseconds REPORT PERCENTILE: of the measured latency.
+milliseconds() {
+    awk -v key="\"$2\":" '/"latency_us"/ { inside = 1 } inside && $1 == key { printf "%.1f", $2 / 1000; exit }' "$1"
+}
+
 still_running() {
     kill -0 "$2" 2>/dev/null || {
         tail -n 20 "$work/$1.log" >&2
@@ -190,7 +203,7 @@ write_nginx_config() {
 	EOF
 }
 
-# write_gateway_config FILE ASSETS EGRESS_PORT ADMIN_PORT PROVIDER_PORT
+# write_gateway_config FILE ASSETS EGRESS_PORT ADMIN_PORT PROVIDER_PORT POOL
 write_gateway_config() {
     cat >"$1" <<-EOF
 	[egress]
@@ -207,6 +220,8 @@ write_gateway_config() {
 	connect = "127.0.0.1:$5"
 	[environments.production.identity]
 	common_name = "$common_name"
+	[environments.production.pool]
+	$6
 	[[routes]]
 	path_prefix = "/"
 	environment = "production"

@@ -19,8 +19,8 @@ answered, 1 a request was lost or something did not start, 2 wrong usage.
   --provider sim|nginx   who plays Thales (default: sim, built into tsh-gateway)
   --peer nghttpx         run a, b, c against nghttpx too, in alternating rounds; needs --provider nginx
   --rounds N             rounds of a, b, c with a peer (default 5)
-  --scenarios LIST       of a,b,c,d,g,h,i,l (default: all)
-  --short                2 s per scenario instead of 8
+  --scenarios LIST       of a,b,c,d,g,h,i,k,l,m,r (default: all)
+  --short                2 s per scenario instead of 8; 12 s instead of 30 for l
   --access-log VALUE     [log] access of the gateway (default: off, as the peer's)
   --no-gateway           the peer alone
   --profile NAME         cargo profile (default: release)
@@ -30,7 +30,10 @@ answered, 1 a request was lost or something did not start, 2 wrong usage.
 
 Scenarios: a HTTP/1.1 64 callers, b h2c 4x32, c HTTP/1.1 4 callers, d gRPC Send 4x32 (closed loop, 1 KiB POST);
 g h2c 1000/s, h h2c 1500/s with GOAWAY every 200 requests (open loop); i 1 GiB up and down, streamed;
-l the long way: h2c 300/s over a round trip of 40 ms, GOAWAY every 200 requests.
+l the long way: h2c 300/s over a round trip of 40 ms, GOAWAY every 200 requests: first a learning part, reported
+as l-learn, then the measured part;
+k all connections ended at once over the long way: round trips until one serves, dials made;
+m memory of an idle warm connection, before and after a burst over all of them; r share of re-dials that resume.
 
 Example, the comparison of CPU per request:
   loadtest/run.sh --provider nginx --peer nghttpx --scenarios a,b,c --rounds 5
@@ -40,8 +43,12 @@ EOF
 provider=sim
 peer=
 rounds=5
-scenarios=a,b,c,d,g,h,i,l
+scenarios=a,b,c,d,g,h,i,k,l,m,r
 seconds=8
+learn_seconds=10
+long_seconds=30
+kills=5
+ends=50
 access_log=off
 with_gateway=yes
 profile=release
@@ -58,7 +65,7 @@ while [ $# -gt 0 ]; do
     --peer) needs_value "$@"; peer=$2; shift ;;
     --rounds) needs_value "$@"; rounds=$2; shift ;;
     --scenarios) needs_value "$@"; scenarios=$2; shift ;;
-    --short) seconds=2 ;;
+    --short) seconds=2 learn_seconds=6 long_seconds=12 kills=2 ends=10 ;;
     --access-log) needs_value "$@"; access_log=$2; shift ;;
     --no-gateway) with_gateway=no ;;
     --profile) needs_value "$@"; profile=$2; shift ;;
@@ -77,7 +84,7 @@ case $rounds in '' | *[!0-9]* | 0) usage_error "--rounds is a number from 1, not
 [ -z "$peer" ] || [ "$provider" = nginx ] || usage_error "--peer needs --provider nginx: both stand before one provider"
 [ "$with_gateway" = yes ] || [ -n "$peer" ] || usage_error "--no-gateway without --peer leaves nothing to measure"
 for scenario in ${scenarios//,/ }; do
-    case $scenario in a | b | c | d | g | h | i | l) ;; *) usage_error "no scenario $scenario" ;; esac
+    case $scenario in a | b | c | d | g | h | i | k | l | m | r) ;; *) usage_error "no scenario $scenario" ;; esac
 done
 [ "$provider" = sim ] || command -v nginx >/dev/null || die "nginx is not installed; use --provider sim"
 [ -z "$peer" ] || command -v "$peer" >/dev/null || die "$peer is not installed; leave --peer out"
@@ -140,12 +147,13 @@ start_sim() {
     wait_for_port "$name" "$last_pid" "$port"
 }
 
-# start_gateway NAME ASSETS PROVIDER_PORT: sets $egress_port and $last_pid.
+# start_gateway NAME ASSETS PROVIDER_PORT [POOL]: sets $egress_port, $admin_port and $last_pid; POOL is the lines of
+# the pool's section.
 start_gateway() {
-    local name=$1 admin_port
+    local name=$1
     free_port && egress_port=$free_port
     free_port && admin_port=$free_port
-    write_gateway_config "$work/$name.toml" "$2" "$egress_port" "$admin_port" "$3"
+    write_gateway_config "$work/$name.toml" "$2" "$egress_port" "$admin_port" "$3" "${4:-}"
     start "$name" "$gateway" run --config "$work/$name.toml"
     wait_until_ready "$name" "$last_pid" "$admin_port"
 }
@@ -175,6 +183,7 @@ measure() {
 }
 
 closed=(--closed --body-bytes 1KiB --duration "${seconds}s")
+long_way=(--protocol h2c --connections 4 --streams 32 --rate 300 --body-bytes 1KiB --correlation)
 flags_of() {
     case $1 in
     a) flags=(--protocol http1 --connections 64 "${closed[@]}") ;;
@@ -183,9 +192,100 @@ flags_of() {
     d) flags=(--protocol grpc --connections 4 --streams 32 "${closed[@]}") ;;
     g) flags=(--protocol h2c --connections 4 --streams 32 --rate 1000 --body-bytes 1KiB --duration "${seconds}s") ;;
     h) flags=(--protocol h2c --connections 4 --streams 32 --rate 1500 --body-bytes 1KiB --duration "${seconds}s" --correlation) ;;
-    l) flags=(--protocol h2c --connections 4 --streams 32 --rate 300 --body-bytes 1KiB --duration "${seconds}s" --correlation) ;;
+    l-learn) flags=("${long_way[@]}" --warmup 0s --duration "${learn_seconds}s") ;;
+    l) flags=("${long_way[@]}" --warmup 0s --duration "${long_seconds}s") ;;
     i) flags=(--protocol h2c --upload-bytes 1GiB --expect-body-bytes 1GiB) ;;
     esac
+}
+
+# figure TEXT...: a line that no report holds; all of them are printed after the table.
+figure() { printf '%s\n' "$*" | tee -a "$out/figures.txt" >&2; }
+
+# own_figures SCENARIO COMMAND FLAGS...: a command of loadgen that brings its own gateway and provider.
+own_figures() {
+    local scenario=$1 text failed=no
+    shift
+    say "-- $scenario"
+    mkdir -p "$out/figures"
+    text=$("$loadgen" "$@" --json "$out/figures/$scenario.json") || failed=yes
+    figure "$text"
+    [ "$failed" = no ] || lost=yes
+}
+
+# counts ADMIN_PORT: replays, waits for a dial and GOAWAYs so far, on one line.
+counts() {
+    scrape "$1" /metrics | awk '
+        /^tsh_retries_total/ { retries += $2 }
+        /^tsh_waited_for_dial_total/ { waited += $2 }
+        /^tsh_goaways_total/ { goaways += $2 }
+        END { print retries + 0, waited + 0, goaways + 0 }'
+}
+
+# measure_long_way EGRESS_PORT ADMIN_PORT PID: the part in which the gateway can learn, then the part that counts.
+measure_long_way() {
+    local part report before=() after=() retries=() waited=() goaways=()
+    read -r -a before <<<"$(counts "$2")"
+    for part in l-learn l; do
+        flags_of "$part"
+        measure "$part" gateway 1 "$1" "$3" "${flags[@]}"
+        read -r -a after <<<"$(counts "$2")"
+        retries+=($((after[0] - before[0])))
+        waited+=($((after[1] - before[1])))
+        goaways+=($((after[2] - before[2])))
+        before=("${after[@]}")
+    done
+    report=$out/l-1-gateway.json
+    figure "l: p99 $(milliseconds "$report" p99) ms (wanted: below 55), max $(milliseconds "$report" max) ms (wanted: below 110)"
+    figure "l: failed attempts ${retries[0]} in the ${learn_seconds} s of l-learn, ${retries[1]} in the ${long_seconds} s after it (wanted: 0);" \
+        "requests that waited for a dial ${waited[0]}, then ${waited[1]}; GOAWAYs ${goaways[0]}, then ${goaways[1]}"
+}
+
+# What an idle connection may cost, KiB; connections between which the slope is taken.
+idle_limit=60
+idle_many=201
+
+# measure_idle_memory: Pss of two gateways that differ in their floor, idle and after the same burst and a rest.
+measure_idle_memory() {
+    local floor idle=() after=() used pid port admin
+    say "-- m"
+    for floor in 1 "$idle_many"; do
+        start_gateway "gateway-floor-$floor" "$steady_assets" "$steady_port" \
+            "min_connections = $floor"$'\n'"max_connections = $floor"$'\n'"http1_max_connections = $floor"
+        pid=$last_pid port=$egress_port admin=$admin_port
+        idle+=("$(pss_at_rest "$pid")")
+        # More streams than connections, bodies larger than any buffer of a connection at rest.
+        "$loadgen" --target "http://127.0.0.1:$port/load" --protocol h2c --connections 8 --streams 64 --closed \
+            --body-bytes 16KiB --duration "${seconds}s" --quiet || lost=yes
+        used=$(scrape "$admin" /api/v1/pools | grep -o '"requests":"\?[0-9]*' | grep -vc '[^0-9]0$' || true)
+        after+=("$(pss_at_rest "$pid")")
+        figure "m: floor $floor: $((idle[${#idle[@]} - 1])) KiB Pss idle, $((after[${#after[@]} - 1])) KiB after a burst that used $((used - 1)) connections"
+        stop "$pid"
+    done
+    per_connection "idle" "${idle[@]}"
+    per_connection "after the burst" "${after[@]}"
+}
+
+# pss_at_rest PID: the smallest of three looks, seconds apart: buffers shrink and freed pages go back with a delay.
+pss_at_rest() {
+    local look least=
+    for look in 1 2 3; do
+        sleep 3
+        look=$(awk '$1 == "Pss:" { print $2 }' "/proc/$1/smaps_rollup")
+        if [ -z "$least" ] || [ "$look" -lt "$least" ]; then least=$look; fi
+    done
+    printf '%s' "$least"
+}
+
+# per_connection WHEN PSS_OF_ONE PSS_OF_MANY
+per_connection() {
+    local slope
+    slope=$(awk -v one="$2" -v many="$3" -v n="$((idle_many - 1))" 'BEGIN { printf "%.1f", (many - one) / n }')
+    if awk -v slope="$slope" -v limit="$idle_limit" 'BEGIN { exit !(slope < limit) }'; then
+        figure "m: $slope KiB per connection, $1 (limit $idle_limit): good"
+    else
+        figure "m: $slope KiB per connection, $1 (limit $idle_limit): FAILED"
+        lost=yes
+    fi
 }
 
 if [ "$provider" = nginx ]; then
@@ -231,9 +331,11 @@ if [ "$with_gateway" = yes ]; then
         start relay "$loadgen" relay --listen "127.0.0.1:$relay_port" --to "127.0.0.1:$goaway_port" --round-trip 40ms
         wait_for_port relay "$last_pid" "$relay_port"
         start_gateway gateway-long "$goaway_assets" "$relay_port"
-        flags_of l
-        measure l gateway 1 "$egress_port" "$last_pid" "${flags[@]}"
+        measure_long_way "$egress_port" "$admin_port" "$last_pid"
     fi
+    ! wants m || measure_idle_memory
+    ! wants k || own_figures k redial --times "$kills"
+    ! wants r || own_figures r resumption --times "$ends"
     if wants i; then
         # nginx cannot echo; the simulator does. A gateway of its own, so that its peak is of this alone.
         if [ "$provider" = nginx ]; then
@@ -251,5 +353,6 @@ fi
 
 say
 "$loadgen" table "$out" | tee "$out/table.txt" || lost=yes
+[ ! -f "$out/figures.txt" ] || { say && cat "$out/figures.txt"; }
 say "reports: $out"
-[ "$lost" = no ] || die "a request was lost; the reports say how"
+[ "$lost" = no ] || die "a request was lost or a bound was broken; the reports say how"

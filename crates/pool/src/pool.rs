@@ -140,6 +140,14 @@ impl Pool {
         hub.supervisor.notify_one();
     }
 
+    /// How long a caller that was refused because nothing serves should wait: until the breaker's next trial. `None`
+    /// while the breaker is closed, or its trial is due.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let until = self.context.hub.known.load().breaker.until?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
     /// Whether the floor is met, and when that changes.
     #[must_use]
     pub fn floor(&self) -> watch::Receiver<bool> {

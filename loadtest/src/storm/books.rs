@@ -111,12 +111,12 @@ pub(super) fn classify(result: &Result<Reply, Lost>, held: Held, reach: Reach) -
     }
 }
 
-/// The codes of a request for which no connection could be had.
+/// Whether the code is that of a request for which no connection could be had: any but those of an exchange that
+/// had begun.
 fn nothing_served(code: &str) -> bool {
-    ErrorCode::from_code(code).is_some_and(|code| {
-        (ErrorCode::DnsFailure..=ErrorCode::ProviderProtocolError).contains(&code)
-            || matches!(code, ErrorCode::QueueFull | ErrorCode::QueueTimeout)
-    })
+    let begun =
+        [ErrorCode::ProviderReset, ErrorCode::ResponseCut, ErrorCode::ResponseTimeout, ErrorCode::IdleTimeout];
+    begun.into_iter().all(|begun| begun.as_str() != code)
 }
 
 /// What the books hold against the gateway.

@@ -5,6 +5,7 @@ mod carries;
 mod faults;
 mod grpc;
 mod http1;
+mod matrix;
 mod metrics;
 mod peers;
 mod pool;

@@ -13,7 +13,7 @@ use crate::{
     http1,
     journey::ConnectionId,
     observe::DialReport,
-    status::Protocol,
+    status::{CauseOfDeath, Protocol},
 };
 
 /// How a life ended.
@@ -127,7 +127,9 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
             Ok(answers)
         }
         Ok(Ok(Err(refused))) => Err(DialError::clone(&refused)),
-        Err(_) => Err(DialError::ProveTimeout { after: limit }),
+        Err(_) | Ok(Err(Ended { cause: CauseOfDeath::PingTimeout, .. })) => {
+            Err(DialError::ProveTimeout { after: limit })
+        }
         Ok(Err(Ended { fault: Some(fault), .. })) => Err(DialError::Tls(fault)),
         Ok(Err(Ended { detail, .. })) if resumed => Err(DialError::Protocol { detail }),
         Ok(Err(Ended { detail, .. })) => Err(DialError::EndedBeforeProof { detail }),

@@ -149,13 +149,19 @@ impl Serving {
         }
     }
 
-    /// When it must be gone by the limits on time: nine tenths of a learned age, eight of a learned idle time. While it
+    /// When it must be gone by the limits on time: nine tenths of a learned age, eight of a learned idle time, less a
+    /// share that differs from connection to connection, so that those born together do not go together. While it
     /// carries something it may fall idle at any moment: then this is when to look again, at the latest.
     fn next_end(&self, now: Instant, limits: &LearnedLimits, pace: &Pace) -> Option<End> {
+        let stagger = [0.0, 0.05, 0.1, 0.15][usize::try_from(self.id.0 % 4).unwrap_or(0)];
         let idle_since = now.checked_sub(self.idle_for).unwrap_or(now);
-        let by_age = limits.age.map(|age| (self.born, age.mul_f64(0.9), CauseOfDeath::LearnedLimit));
-        let by_rule = limits.idle.map(|idle| (idle_since, idle.mul_f64(0.8), CauseOfDeath::LearnedLimit));
-        let by_habit = self.lending.idle_limit().map(|idle| (idle_since, idle, CauseOfDeath::Idle));
+        let by_age = limits.age.map(|age| (self.born, age.mul_f64(0.9 - stagger), CauseOfDeath::LearnedLimit));
+        let by_rule =
+            limits.idle.map(|idle| (idle_since, idle.mul_f64(0.8 - stagger), CauseOfDeath::LearnedLimit));
+        let by_habit = self
+            .lending
+            .idle_limit()
+            .map(|idle| (idle_since, idle.mul_f64(1.0 - stagger), CauseOfDeath::Idle));
         let ends = [by_age, by_rule, by_habit].into_iter().flatten().map(|(since, span, cause)| {
             // Where a dial takes long against the span, a successor would fade as soon as it serves.
             let lead = pace.lead().min(span / 4);
