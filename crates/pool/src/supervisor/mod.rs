@@ -225,6 +225,8 @@ impl Supervisor {
             let why = self.breaker.why().map(|why| why.code());
             tracing::info!(environment = %self.context.key.environment, state = state.as_str(), why, "breaker");
             self.context.observer.breaker(state);
+            // It allows something else now: look again.
+            self.context.hub.supervisor.notify_one();
         }
         self.make_known();
     }

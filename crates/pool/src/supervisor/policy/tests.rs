@@ -313,7 +313,7 @@ fn an_idle_exclusive_connection_goes_before_the_provider_closes_it_and_not_befor
 
 #[test]
 fn a_learned_idle_limit_is_kept_by_a_fifth() {
-    let mut f = facts(vec![exclusive(1, 0), exclusive(2, 0)]);
+    let mut f = facts(vec![exclusive(4, 0), exclusive(5, 0)]);
     f.limits.idle = Some(Duration::from_secs(10));
     f.pace.dial = Duration::from_millis(50);
     let fades = Duration::from_secs(8) - f.pace.lead();
@@ -322,9 +322,9 @@ fn a_learned_idle_limit_is_kept_by_a_fifth() {
         f.now = Instant::now() + idle;
         assert_eq!(decide(&config(), &f).dials, dials, "{idle:?}");
     }
-    f.serving.push(exclusive(3, 0));
+    f.serving.push(exclusive(6, 0));
     f.serving[0].idle_for = Duration::from_secs(8);
-    assert_eq!(decide(&config(), &f).retire, [(ConnectionId(1), CauseOfDeath::LearnedLimit)]);
+    assert_eq!(decide(&config(), &f).retire, [(ConnectionId(4), CauseOfDeath::LearnedLimit)]);
 }
 
 #[test]
