@@ -47,10 +47,13 @@
 //! in the trailers. `x-correlation-id` is mirrored, and counted: see [`Simulator::seen`].
 
 mod behaviour;
+mod door;
+mod ending;
 mod error;
 mod ledger;
 mod pki;
 mod plan;
+mod registry;
 mod serve;
 mod simulator;
 mod socket;
@@ -58,14 +61,17 @@ mod tls;
 mod wire;
 
 pub use behaviour::{
-    Behaviour, ClientAuth, EarlyResponse, FrameShape, GoAwayForm, HttpVersions, Pings, RefusalAlert,
-    ResetPoint, ResetReason, ResetRule, Respond, Resumption, Stall, TlsVersions,
+    Behaviour, ClientAuth, EarlyResponse, FrameShape, GoAwayForm, GoAwayPoint, Http1Close, HttpVersions,
+    LatencySpike, Pings, RefusalAlert, ResetPoint, ResetReason, ResetRule, Respond, Resumption, Stall,
+    TlsVersions,
 };
+pub use door::{AddressLedger, Listening};
 pub use error::SimError;
-pub use ledger::Ledger;
+pub use ledger::{Account, Ledger};
 pub use pki::{
     ClientCredentials, ClientSpec, ExtendedKeyUsage, INTERMEDIATE_COMMON_NAME, KeyAlgorithm, Pki, PkiOptions,
     SignatureLabel, Validity, write_assets,
 };
+pub use registry::Target;
 pub use simulator::{Simulator, SimulatorOptions};
 pub use tls::Endorsed;

@@ -3,25 +3,29 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::behaviour::Behaviour;
-use crate::ledger::{Books, Ledger};
+use crate::behaviour::{Behaviour, GoAwayForm};
+use crate::door::{AddressLedger, Door, Listening};
+use crate::ending::Ending;
+use crate::ledger::{Account, Books, Ledger};
+use crate::registry::{Registry, Target};
 use crate::tls::{Endorsed, Sessions, server_config};
 use crate::{Pki, SimError, serve};
 
-/// As nginx: its `listen … backlog` default on Linux is 511; twice that survives a reconnect storm.
-const BACKLOG: u32 = 1024;
+/// How often another free port is tried when the one of the first address is taken at a further one.
+const PORT_ATTEMPTS: u32 = 20;
 /// Out of file descriptors lasts a while; do not spin on it.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 /// Response bodies are slices of one shared block.
@@ -32,13 +36,15 @@ const FILLER_BYTES: usize = 64 * 1024;
 pub struct SimulatorOptions {
     /// Where to listen. Default `127.0.0.1:0`: loopback, a free port.
     pub listen: SocketAddr,
+    /// Further addresses to listen on, with the same port, such as 127.0.0.2 and 127.0.0.3. Default: none.
+    pub also_listen: Vec<IpAddr>,
     /// The server's certificates.
     pub pki: Arc<Pki>,
     /// The client certificates that are let in. Default: none.
     pub endorsed: Vec<Endorsed>,
     /// How to behave. Default: [`Behaviour::default`].
     pub behaviour: Behaviour,
-    /// Makes latency jitter repeatable. Default 0.
+    /// Makes jitter, spikes and random targets repeatable. Default 0.
     pub seed: u64,
 }
 
@@ -47,6 +53,7 @@ impl SimulatorOptions {
     pub fn new(pki: Arc<Pki>) -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            also_listen: Vec::new(),
             pki,
             endorsed: Vec::new(),
             behaviour: Behaviour::default(),
@@ -57,10 +64,7 @@ impl SimulatorOptions {
 
 /// A running provider. Dropping it stops it without waiting; [`stop`](Self::stop) waits.
 pub struct Simulator {
-    addr: SocketAddr,
     shared: Arc<Shared>,
-    /// One change at a time: a change reads, edits and publishes.
-    changing: Mutex<()>,
 }
 
 impl Simulator {
@@ -74,10 +78,7 @@ impl Simulator {
     /// Outside a tokio runtime with IO and time enabled.
     pub async fn start(options: SimulatorOptions) -> Result<Self, SimError> {
         options.behaviour.validate()?;
-        let listener =
-            listen(options.listen).map_err(|source| SimError::Listen { addr: options.listen, source })?;
-        let addr =
-            listener.local_addr().map_err(|source| SimError::Listen { addr: options.listen, source })?;
+        let doors = open_doors(&options)?;
         let sessions = Sessions::new();
         let endorsed = Arc::new(options.endorsed);
         let tls = server_config(&options.pki, &options.behaviour, &endorsed, &sessions)?;
@@ -85,19 +86,29 @@ impl Simulator {
         let shared = Arc::new(Shared {
             books: Arc::new(Books::default()),
             live: watch::Sender::new(Arc::new(live)),
-            signals: watch::Sender::new(Signals::default()),
+            registry: Registry::new(options.seed),
+            doors,
+            changing: Mutex::new(()),
+            connections: AtomicU64::new(0),
             stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
             filler: Bytes::from(vec![b'.'; FILLER_BYTES]),
             seed: options.seed,
+            tasks: TaskTracker::new(),
         });
-        shared.tasks.spawn(accept_loop(listener, shared.clone()));
-        Ok(Self { addr, shared, changing: Mutex::new(()) })
+        for door in &shared.doors {
+            shared.tasks.spawn(accept_loop(door.clone(), shared.clone()));
+        }
+        Ok(Self { shared })
     }
 
-    /// Where it listens.
+    /// Where it listens; with several addresses the first.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.shared.doors[0].addr
+    }
+
+    /// All addresses that it listens on, in the order of [`SimulatorOptions`]. The port is the same.
+    pub fn addrs(&self) -> Vec<SocketAddr> {
+        self.shared.doors.iter().map(|door| door.addr).collect()
     }
 
     /// The behaviour now.
@@ -111,7 +122,7 @@ impl Simulator {
     /// [`SimError::Behaviour`] if a value is out of range; nothing has changed then.
     pub fn set_behaviour(&self, behaviour: Behaviour) -> Result<(), SimError> {
         behaviour.validate()?;
-        self.change(|live| live.behaviour = behaviour)
+        self.shared.change(|live| live.behaviour = behaviour)
     }
 
     /// Endorses one more client certificate. Open connections and tickets stay.
@@ -119,7 +130,7 @@ impl Simulator {
     /// # Errors
     /// [`SimError::Tls`], which a running server has already proven not to happen.
     pub fn endorse(&self, endorsed: Endorsed) -> Result<(), SimError> {
-        self.change(|live| Arc::make_mut(&mut live.endorsed).push(endorsed))
+        self.shared.change(|live| Arc::make_mut(&mut live.endorsed).push(endorsed))
     }
 
     /// Replaces the list of endorsed client certificates. Tickets of before are worth nothing any more; open
@@ -128,7 +139,7 @@ impl Simulator {
     /// # Errors
     /// As [`endorse`](Self::endorse).
     pub fn set_endorsed(&self, endorsed: Vec<Endorsed>) -> Result<(), SimError> {
-        self.change(|live| {
+        self.shared.change(|live| {
             live.endorsed = Arc::new(endorsed);
             live.sessions = Sessions::new();
         })
@@ -140,7 +151,7 @@ impl Simulator {
     /// # Errors
     /// [`SimError::Tls`] if the new server key cannot sign.
     pub fn set_pki(&self, pki: Arc<Pki>) -> Result<(), SimError> {
-        self.change(|live| {
+        self.shared.change(|live| {
             live.pki = pki;
             live.sessions = Sessions::new();
         })
@@ -151,7 +162,7 @@ impl Simulator {
     /// # Errors
     /// As [`endorse`](Self::endorse).
     pub fn forget_sessions(&self) -> Result<(), SimError> {
-        self.change(|live| live.sessions = Sessions::new())
+        self.shared.change(|live| live.sessions = Sessions::new())
     }
 
     /// The books now.
@@ -159,9 +170,21 @@ impl Simulator {
         self.shared.books.snapshot()
     }
 
-    /// How often a request with this `x-correlation-id` was processed. The last 200,000 ids are remembered.
+    /// What one address has seen; nothing for an address that it does not listen on.
+    pub fn address_ledger(&self, address: IpAddr) -> AddressLedger {
+        self.shared.door(address).map(|door| door.ledger()).unwrap_or_default()
+    }
+
+    /// How often a request with this `x-correlation-id` was processed. The last million ids are remembered.
     pub fn seen(&self, correlation_id: &str) -> u32 {
-        self.shared.books.seen(correlation_id)
+        self.account(correlation_id).processed
+    }
+
+    /// How often a request with this `x-correlation-id` arrived, and how often it was processed. One that was
+    /// refused, ignored or disowned by GOAWAY arrived, and was not processed. The last million ids are
+    /// remembered, in at most 32 MiB.
+    pub fn account(&self, correlation_id: &str) -> Account {
+        self.shared.books.account(correlation_id)
     }
 
     /// Correlation ids that were processed more than once, sorted; at most 10,000.
@@ -171,13 +194,59 @@ impl Simulator {
 
     /// Resets every open TCP connection, handshakes too. The listener stays.
     pub fn kill_connections(&self) {
-        self.shared.signals.send_modify(|signals| signals.kills += 1);
+        self.end(Target::All, GoAwayForm::Reset);
     }
 
     /// Sends GOAWAY on every open HTTP/2 connection, in the form that the behaviour says; HTTP/1.1 connections
     /// end after the response at hand.
     pub fn goaway_all(&self) {
-        self.shared.signals.send_modify(|signals| signals.goaways += 1);
+        self.end(Target::All, self.behaviour().goaway_form);
+    }
+
+    /// Ends connections in this form, with the code and debug data of the behaviour. Returns how many were
+    /// told. The forms without GOAWAY reach handshakes too, and connections that are ending already.
+    pub fn end(&self, target: Target, form: GoAwayForm) -> usize {
+        self.shared.end(target, form)
+    }
+
+    /// Accepts, or not, or refuses new connections, at all addresses. Open ones stay. Takes effect before it
+    /// returns; the port stays reserved while connections are refused.
+    ///
+    /// # Errors
+    /// [`SimError::Listen`] if the port cannot be listened on again.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with IO enabled.
+    pub fn set_listening(&self, listening: Listening) -> Result<(), SimError> {
+        self.shared.set_listening(None, listening)
+    }
+
+    /// The same at one address. Does nothing for an address that it does not listen on.
+    ///
+    /// # Errors
+    /// As [`set_listening`](Self::set_listening).
+    ///
+    /// # Panics
+    /// As [`set_listening`](Self::set_listening).
+    pub fn set_listening_at(&self, address: IpAddr, listening: Listening) -> Result<(), SimError> {
+        self.shared.set_listening(Some(address), listening)
+    }
+
+    /// What becomes of new connections now, at the first address.
+    pub fn listening(&self) -> Listening {
+        self.shared.doors[0].listening()
+    }
+
+    /// Goes away and comes back on the same port: refuses new connections, resets all open ones, waits, and
+    /// accepts again with empty session memory, as a new process would.
+    ///
+    /// # Errors
+    /// As [`set_listening`](Self::set_listening).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it away.
+    pub async fn restart(&self, down: Duration) -> Result<(), SimError> {
+        self.shared.restart(down).await
     }
 
     /// Closes the listener and all connections, and waits until they are gone. The address is free afterwards.
@@ -188,15 +257,6 @@ impl Simulator {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
-    }
-
-    fn change(&self, edit: impl FnOnce(&mut Live)) -> Result<(), SimError> {
-        let _one_at_a_time = self.changing.lock();
-        let mut live = Live::clone(&self.shared.live.borrow());
-        edit(&mut live);
-        live.tls = server_config(&live.pki, &live.behaviour, &live.endorsed, &live.sessions)?;
-        self.shared.live.send_replace(Arc::new(live));
-        Ok(())
     }
 }
 
@@ -210,7 +270,7 @@ impl Drop for Simulator {
 impl fmt::Debug for Simulator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Simulator")
-            .field("addr", &self.addr)
+            .field("addr", &self.addr())
             .field("ledger", &self.ledger())
             .finish_non_exhaustive()
     }
@@ -222,49 +282,96 @@ pub(crate) struct Live {
     pub(crate) behaviour: Behaviour,
     pub(crate) endorsed: Arc<Vec<Endorsed>>,
     pub(crate) tls: Arc<ServerConfig>,
-    pki: Arc<Pki>,
-    sessions: Arc<Sessions>,
-}
-
-/// Orders to all connections; each compares with what it saw last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Signals {
-    pub(crate) kills: u64,
-    pub(crate) goaways: u64,
+    pub(crate) pki: Arc<Pki>,
+    pub(crate) sessions: Arc<Sessions>,
 }
 
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) books: Arc<Books>,
     pub(crate) live: watch::Sender<Arc<Live>>,
-    pub(crate) signals: watch::Sender<Signals>,
+    pub(crate) registry: Registry,
     pub(crate) stop: CancellationToken,
     pub(crate) filler: Bytes,
     pub(crate) seed: u64,
-    tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
+    /// Never empty.
+    doors: Vec<Arc<Door>>,
+    /// One change at a time: a change reads, edits and publishes.
+    changing: Mutex<()>,
+    /// Accepted so far, over all addresses.
+    connections: AtomicU64,
 }
 
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A restart on the same port must not wait for the old connections' TIME_WAIT.
-    socket.set_reuseaddr(true)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
+impl Shared {
+    pub(crate) fn change(&self, edit: impl FnOnce(&mut Live)) -> Result<(), SimError> {
+        let _one_at_a_time = self.changing.lock();
+        let mut live = Live::clone(&self.live.borrow());
+        edit(&mut live);
+        live.tls = server_config(&live.pki, &live.behaviour, &live.endorsed, &live.sessions)?;
+        self.live.send_replace(Arc::new(live));
+        Ok(())
+    }
+
+    pub(crate) fn end(&self, target: Target, form: GoAwayForm) -> usize {
+        let ending = Ending::in_form(&self.live.borrow().behaviour, form);
+        self.registry.order(target, &ending)
+    }
+
+    pub(crate) fn set_listening(&self, at: Option<IpAddr>, listening: Listening) -> Result<(), SimError> {
+        for door in self.doors.iter().filter(|door| at.is_none_or(|at| door.addr.ip() == at)) {
+            door.set(listening).map_err(|source| SimError::Listen { addr: door.addr, source })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn restart(&self, down: Duration) -> Result<(), SimError> {
+        self.set_listening(None, Listening::Refusing)?;
+        self.end(Target::All, GoAwayForm::Reset);
+        self.change(|live| live.sessions = Sessions::new())?;
+        tokio::time::sleep(down).await;
+        self.set_listening(None, Listening::Accepting)
+    }
+
+    fn door(&self, address: IpAddr) -> Option<&Arc<Door>> {
+        self.doors.iter().find(|door| door.addr.ip() == address)
+    }
 }
 
-async fn accept_loop(listener: TcpListener, shared: Arc<Shared>) {
-    let mut number = 0;
+/// All addresses with one port. A port that the system chose for the first may be taken at another.
+fn open_doors(options: &SimulatorOptions) -> Result<Vec<Arc<Door>>, SimError> {
+    let attempts = if options.listen.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    let mut attempt = 1;
+    loop {
+        match open_doors_once(options) {
+            Err(SimError::Listen { source, .. })
+                if source.kind() == io::ErrorKind::AddrInUse && attempt < attempts =>
+            {
+                attempt += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn open_doors_once(options: &SimulatorOptions) -> Result<Vec<Arc<Door>>, SimError> {
+    let open = |addr| Door::open(addr).map(Arc::new).map_err(|source| SimError::Listen { addr, source });
+    let mut doors = vec![open(options.listen)?];
+    for &address in &options.also_listen {
+        doors.push(open(SocketAddr::new(address, doors[0].addr.port()))?);
+    }
+    Ok(doors)
+}
+
+async fn accept_loop(door: Arc<Door>, shared: Arc<Shared>) {
     loop {
         let accepted = tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = door.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, _)) => {
-                number += 1;
-                spawn_connection(tcp, number, &shared);
-            }
+            Ok(tcp) => spawn_connection(tcp, &door, &shared),
             Err(error) => {
                 tracing::warn!(%error, "the simulated provider cannot accept");
                 tokio::select! {
@@ -277,11 +384,12 @@ async fn accept_loop(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-fn spawn_connection(tcp: TcpStream, number: u64, shared: &Arc<Shared>) {
+fn spawn_connection(tcp: TcpStream, door: &Arc<Door>, shared: &Arc<Shared>) {
     // Best effort: without it responses are only slower.
     let _ = tcp.set_nodelay(true);
-    // Subscribed here and not in the task, so that no signal after `accept` is missed.
-    let signals = shared.signals.subscribe();
-    let connection = serve::Connection::new(number, shared.clone());
-    shared.tasks.spawn(serve::run(tcp, connection, signals));
+    let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+    // Registered here and not in the task, so that no order after `accept` is missed.
+    let orders = shared.registry.enter(number, door.addr.ip());
+    let connection = serve::Connection::new(number, shared.clone(), door.clone());
+    shared.tasks.spawn(serve::run(tcp, connection, orders));
 }

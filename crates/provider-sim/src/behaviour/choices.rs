@@ -1,4 +1,5 @@
-//! Owns the exclusive choices inside [`Behaviour`](super::Behaviour): one enum each, default first.
+//! Owns the exclusive choices inside [`Behaviour`](super::Behaviour): one enum each, default first. It does not
+//! own how connections and streams end.
 
 use serde::{Deserialize, Serialize};
 
@@ -93,37 +94,6 @@ pub enum Resumption {
     Refuse,
 }
 
-/// How an HTTP/2 connection is brought to its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum GoAwayForm {
-    /// The way of nginx: one GOAWAY with the last processed id. What is in flight finishes; what crosses it on
-    /// the wire is ignored, unprocessed.
-    #[default]
-    Immediate,
-    /// The way of RFC 9113 §6.8: GOAWAY(2^31-1), a round trip, GOAWAY(last). Nothing is lost.
-    TwoPhase,
-    /// GOAWAY(0): everything in flight is disowned, unprocessed.
-    Zero,
-    /// GOAWAY with a last id this many streams below the newest: those above are disowned, the others finish.
-    Behind {
-        /// How many streams are disowned.
-        streams: u32,
-    },
-    /// GOAWAY(2^31-1) and no second one; new streams are still served.
-    MaxOnly,
-    /// GOAWAY with the last id and an error code, then the end at once: what is in flight is lost, and may
-    /// have been processed.
-    Abrupt {
-        /// The error code.
-        reason: ResetReason,
-    },
-    /// No GOAWAY: TCP FIN, with requests in flight or not.
-    Fin,
-    /// No GOAWAY: TCP RST.
-    Reset,
-}
-
 /// Where the server stops dead and stays so until the client gives up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -133,12 +103,18 @@ pub enum Stall {
     None,
     /// TCP is accepted, the ClientHello never answered.
     AtHandshake,
+    /// The ClientHello is answered with the first bytes of a ServerHello, and no more.
+    MidHandshake,
     /// TLS completes, then not one byte: no SETTINGS, no PONG.
     BeforeSettings,
     /// Requests are read (and count as processed), never answered.
     BeforeResponse,
+    /// Response headers, then nothing.
+    AfterHeaders,
     /// Response headers and half of the body, then nothing.
     MidBody,
+    /// Response headers and the whole body, but neither trailers nor the end.
+    BeforeTrailers,
     /// Request bodies are not read: no window update, no answer.
     ReadNothing,
 }
@@ -152,64 +128,11 @@ pub enum Pings {
     Answer,
     /// Swallowed: a black hole.
     Ignore,
-}
-
-/// Error codes of RST_STREAM and GOAWAY (RFC 9113 §7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ResetReason {
-    /// INTERNAL_ERROR (2).
-    #[default]
-    InternalError,
-    /// NO_ERROR (0).
-    NoError,
-    /// PROTOCOL_ERROR (1).
-    ProtocolError,
-    /// FLOW_CONTROL_ERROR (3).
-    FlowControlError,
-    /// REFUSED_STREAM (7).
-    RefusedStream,
-    /// CANCEL (8).
-    Cancel,
-    /// ENHANCE_YOUR_CALM (11).
-    EnhanceYourCalm,
-    /// HTTP_1_1_REQUIRED (13).
-    Http11Required,
-}
-
-impl ResetReason {
-    /// The name as files and headers have it gives the reason.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        use serde::de::IntoDeserializer as _;
-        let name: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
-        Self::deserialize(name).ok()
-    }
-
-    pub(crate) fn code(self) -> h2::Reason {
-        match self {
-            Self::NoError => h2::Reason::NO_ERROR,
-            Self::ProtocolError => h2::Reason::PROTOCOL_ERROR,
-            Self::InternalError => h2::Reason::INTERNAL_ERROR,
-            Self::FlowControlError => h2::Reason::FLOW_CONTROL_ERROR,
-            Self::RefusedStream => h2::Reason::REFUSED_STREAM,
-            Self::Cancel => h2::Reason::CANCEL,
-            Self::EnhanceYourCalm => h2::Reason::ENHANCE_YOUR_CALM,
-            Self::Http11Required => h2::Reason::HTTP_1_1_REQUIRED,
-        }
-    }
-}
-
-/// When a stream is reset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ResetPoint {
-    /// Instead of a response, after the request was processed.
-    #[default]
-    BeforeHeaders,
-    /// After the response headers.
-    AfterHeaders,
-    /// In the middle of the response body.
-    MidBody,
+    /// The first so many of a connection are answered, the others swallowed.
+    IgnoreAfter {
+        /// How many are answered.
+        answered: u32,
+    },
 }
 
 /// What the answer is made of.

@@ -2,12 +2,13 @@
 //! as a whole while the server runs. It does not own how any of it is done.
 
 mod choices;
+mod ends;
 mod millis;
 
 pub use choices::{
-    ClientAuth, FrameShape, GoAwayForm, HttpVersions, Pings, RefusalAlert, ResetPoint, ResetReason, Respond,
-    Resumption, Stall, TlsVersions,
+    ClientAuth, FrameShape, HttpVersions, Pings, RefusalAlert, Respond, Resumption, Stall, TlsVersions,
 };
+pub use ends::{GoAwayForm, GoAwayPoint, Http1Close, ResetPoint, ResetReason};
 
 use std::time::Duration;
 
@@ -18,9 +19,10 @@ use crate::SimError;
 /// How the provider behaves. Everything is off by default: an honest, quick provider that pins the client's
 /// leaf and echoes what it gets.
 ///
-/// Changed live with [`Simulator::set_behaviour`](crate::Simulator::set_behaviour): TLS, ALPN and windows
-/// apply to new connections, `max_concurrent_streams` to open ones too (a SETTINGS frame), the rest to the
-/// next request.
+/// Changed live with [`Simulator::set_behaviour`](crate::Simulator::set_behaviour): TLS, ALPN and the window of
+/// the connection apply to new connections; `max_concurrent_streams`, `stream_window` and `header_table_size`
+/// to open ones too (a SETTINGS frame); `pings`, idle times and the way of ending at once; the rest to the next
+/// request.
 ///
 /// # Defaults
 /// As on each field; `Behaviour::default()`.
@@ -45,18 +47,38 @@ pub struct Behaviour {
     /// End a connection at this age. In files: milliseconds, `goaway_after_ms`. Default: never.
     #[serde(rename = "goaway_after_ms", with = "millis::optional")]
     pub goaway_after: Option<Duration>,
-    /// How `goaway_after_requests`, `goaway_after` and [`goaway_all`](crate::Simulator::goaway_all) end it.
-    /// Default: the way of nginx.
+    /// End a connection that carried nothing for this long, in `goaway_form`. In files: milliseconds,
+    /// `goaway_after_idle_ms`. Default: never.
+    #[serde(rename = "goaway_after_idle_ms", with = "millis::optional")]
+    pub goaway_after_idle: Option<Duration>,
+    /// How the three above and [`goaway_all`](crate::Simulator::goaway_all) end it. Default: the way of nginx.
     pub goaway_form: GoAwayForm,
+    /// When, within the last request, `goaway_after_requests` ends the connection. Default: as soon as its
+    /// header block has arrived.
+    pub goaway_at: GoAwayPoint,
+    /// The error code of every GOAWAY but those of `abrupt`, which has its own, and of `two_phase` in a round
+    /// trip, which has none. Default: NO_ERROR.
+    pub goaway_code: ResetReason,
+    /// The debug data of the same GOAWAYs and of `abrupt`, such as `too_many_pings`; at most 1,024 bytes.
+    /// Default: none.
+    pub goaway_debug: String,
+    /// Time between the two GOAWAYs of `two_phase`. In files: milliseconds, `goaway_wait_ms`. Default 0: a
+    /// round trip, measured by PING.
+    #[serde(rename = "goaway_wait_ms", with = "millis")]
+    pub goaway_wait: Duration,
+    /// Does an HTTP/1.1 server announce the close. Default: yes.
+    pub http1_close: Http1Close,
     /// Close a connection that carried nothing for this long, without a word. In files: milliseconds,
     /// `idle_close_ms`. Default: never.
     #[serde(rename = "idle_close_ms", with = "millis::optional")]
     pub idle_close: Option<Duration>,
 
-    /// SETTINGS_MAX_CONCURRENT_STREAMS, at least 1. Default: 128, as nginx. `None` sends no limit. Raising it
-    /// above what a connection began with reaches new connections only.
+    /// SETTINGS_MAX_CONCURRENT_STREAMS, from 0. Default: 128, as nginx. `None` sends no limit. Streams above
+    /// the limit that holds are refused: that which a connection began with, then each from its ACK.
     pub max_concurrent_streams: Option<u32>,
-    /// Receive window per stream in bytes, 0 to 2^31-1. Default 256 KiB.
+    /// SETTINGS_HEADER_TABLE_SIZE, 0 to 4,096 bytes. Default: not sent, which means 4,096.
+    pub header_table_size: Option<u32>,
+    /// SETTINGS_INITIAL_WINDOW_SIZE, the receive window per stream in bytes, 0 to 2^31-1. Default 256 KiB.
     pub stream_window: u32,
     /// Receive window per connection in bytes, 65,535 to 2^31-1. Default 1 MiB.
     pub connection_window: u32,
@@ -70,6 +92,8 @@ pub struct Behaviour {
     /// `latency_jitter_ms`. Default 0.
     #[serde(rename = "latency_jitter_ms", with = "millis")]
     pub latency_jitter: Duration,
+    /// Now and then a much longer wait, repeatable by the seed. Default: never.
+    pub latency_spike: Option<LatencySpike>,
     /// Where to stop dead. Default: nowhere.
     pub stall: Stall,
 
@@ -99,6 +123,17 @@ pub struct ResetRule {
     pub at: ResetPoint,
 }
 
+/// Responses that come late, at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatencySpike {
+    /// One request in so many, at least 1, drawn by the seed.
+    pub one_in: u32,
+    /// What it waits beyond the others. In files: milliseconds, `wait_ms`.
+    #[serde(rename = "wait_ms", with = "millis")]
+    pub wait: Duration,
+}
+
 /// Answer before the request body has been read?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -120,6 +155,10 @@ const DEFAULT_CONNECTION_WINDOW: u32 = 1024 * 1024;
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// RFC 9113 §6.9.2: a connection starts with this and SETTINGS cannot lower it.
 const MIN_CONNECTION_WINDOW: u32 = 65_535;
+/// RFC 7541 §4.2: what both sides begin with, and all that the library decodes with.
+const MAX_TABLE: u32 = 4096;
+/// Debug data is for people; far above what any server sends.
+const MAX_DEBUG: usize = 1024;
 /// Twenty is what the busiest known server sends; more only costs memory on both sides.
 const MAX_TICKETS: u32 = 20;
 
@@ -134,14 +173,22 @@ impl Default for Behaviour {
             resumption: Resumption::default(),
             goaway_after_requests: None,
             goaway_after: None,
+            goaway_after_idle: None,
             goaway_form: GoAwayForm::default(),
+            goaway_at: GoAwayPoint::default(),
+            goaway_code: ResetReason::NoError,
+            goaway_debug: String::new(),
+            goaway_wait: Duration::ZERO,
+            http1_close: Http1Close::default(),
             idle_close: None,
             max_concurrent_streams: Some(DEFAULT_MAX_CONCURRENT_STREAMS),
+            header_table_size: None,
             stream_window: DEFAULT_STREAM_WINDOW,
             connection_window: DEFAULT_CONNECTION_WINDOW,
             pings: Pings::default(),
             latency: Duration::ZERO,
             latency_jitter: Duration::ZERO,
+            latency_spike: None,
             stall: Stall::default(),
             reset: None,
             refuse_every: None,
@@ -165,8 +212,19 @@ impl Behaviour {
         if self.goaway_after_requests == Some(0) {
             return fault("goaway_after_requests", "must be at least 1; leave it out for never");
         }
-        if self.max_concurrent_streams == Some(0) {
-            return fault("max_concurrent_streams", "must be at least 1; leave it out for no limit");
+        if self.goaway_debug.len() > MAX_DEBUG {
+            return fault("goaway_debug", "must be at most 1024 bytes");
+        }
+        if let GoAwayForm::Exact { last } = self.goaway_form
+            && last > MAX_WINDOW
+        {
+            return fault("goaway_form.exact.last", "must be at most 2147483647, the largest stream id");
+        }
+        if self.header_table_size.is_some_and(|size| size > MAX_TABLE) {
+            return fault("header_table_size", "must be at most 4096 bytes");
+        }
+        if self.latency_spike.is_some_and(|spike| spike.one_in == 0) {
+            return fault("latency_spike.one_in", "must be at least 1; leave `latency_spike` out for none");
         }
         if self.refuse_every == Some(0) {
             return fault("refuse_every", "must be at least 1; leave it out for none");

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+pub use seen::Account;
 use seen::Seen;
 
 /// A snapshot of the books since start. Counters only grow; gauges are named `…_open` and `peak_…`.
@@ -29,6 +30,8 @@ pub struct Ledger {
     pub handshakes_refused: u64,
     /// Handshakes that failed otherwise: the client refused us, or went away.
     pub handshakes_failed: u64,
+    /// Requests whose header block arrived complete, whatever became of them.
+    pub requests_arrived: u64,
     /// Requests taken up for processing.
     pub requests: u64,
     /// Of these, disowned by a GOAWAY with a lower last id. A client may send them again.
@@ -59,6 +62,8 @@ pub struct Ledger {
     pub stream_limit_breaches: u64,
     /// PING frames received.
     pub pings: u64,
+    /// SETTINGS frames that clients have acknowledged: one per HTTP/2 connection, and one per change.
+    pub settings_acknowledged: u64,
 }
 
 macro_rules! books {
@@ -86,6 +91,7 @@ books!(
     handshakes_resumed,
     handshakes_refused,
     handshakes_failed,
+    requests_arrived,
     requests,
     requests_disowned,
     requests_ignored,
@@ -101,9 +107,18 @@ books!(
     peak_streams,
     stream_limit_breaches,
     pings,
+    settings_acknowledged,
 );
 
 impl Books {
+    /// The header block of a request with this correlation id is complete.
+    pub(crate) fn arrived(&self, correlation_id: Option<&str>) {
+        self.requests_arrived.add(1);
+        if let Some(id) = correlation_id {
+            self.seen.lock().arrive(id);
+        }
+    }
+
     /// A request with this correlation id is taken up for processing.
     pub(crate) fn processed(&self, correlation_id: Option<&str>) {
         self.requests.add(1);
@@ -120,8 +135,8 @@ impl Books {
         }
     }
 
-    pub(crate) fn seen(&self, correlation_id: &str) -> u32 {
-        self.seen.lock().count(correlation_id)
+    pub(crate) fn account(&self, correlation_id: &str) -> Account {
+        self.seen.lock().account(correlation_id)
     }
 
     pub(crate) fn duplicated(&self) -> Vec<String> {
@@ -149,7 +164,7 @@ impl Count {
         }
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -13,15 +13,17 @@ use rustls::HandshakeKind;
 use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::behaviour::{Behaviour, ClientAuth, RefusalAlert, Stall};
+use crate::door::Door;
+use crate::ending::Ending;
 use crate::plan::drawn;
-use crate::simulator::{Live, Shared, Signals};
-use crate::socket::{ResetSwitch, Socket, linger};
+use crate::simulator::{Live, Shared};
+use crate::socket::{Socket, Switch, Thrown, linger};
 use crate::tls::{ALPN_H2, leaf_fault};
 
 /// Longer than any client waits, short enough to be rid of a half-open one. nginx: `client_header_timeout`.
@@ -37,14 +39,23 @@ pub(crate) struct Connection {
     /// Counts accepted connections from 1; the response header `sim-connection`.
     pub(crate) number: u64,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) reset: ResetSwitch,
+    pub(crate) switch: Switch,
+    door: Arc<Door>,
 }
 
 impl Connection {
-    pub(crate) fn new(number: u64, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(number: u64, shared: Arc<Shared>, door: Arc<Door>) -> Self {
         shared.books.connections_accepted.add(1);
         shared.books.connections_open.add(1);
-        Self { number, shared, reset: ResetSwitch::default() }
+        door.accepted.add(1);
+        door.open.add(1);
+        Self { number, shared, switch: Switch::default(), door }
+    }
+
+    /// A request is taken up for processing.
+    pub(crate) fn processed(&self, correlation_id: Option<&str>) {
+        self.shared.books.processed(correlation_id);
+        self.door.requests.add(1);
     }
 
     pub(crate) fn live(&self) -> Arc<Live> {
@@ -53,48 +64,59 @@ impl Connection {
 
     /// The same for the same seed, connection and request.
     pub(crate) fn jitter(&self, behaviour: &Behaviour, ordinal: u64) -> Duration {
-        drawn(behaviour.latency_jitter, self.shared.seed, self.number, ordinal)
+        drawn(behaviour, self.shared.seed, self.number, ordinal)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.shared.registry.leave(self.number);
         self.shared.books.connections_open.sub(1);
+        self.door.open.sub(1);
     }
 }
 
-/// Serves one connection until it ends, is killed, or the server stops.
-pub(crate) async fn run(tcp: TcpStream, connection: Connection, mut signals: watch::Receiver<Signals>) {
+/// Serves one connection until it ends, is ended, or the server stops.
+pub(crate) async fn run(tcp: TcpStream, connection: Connection, mut orders: mpsc::Receiver<Ending>) {
     let connection = Arc::new(connection);
-    let kills = signals.borrow_and_update().kills;
     let stop = connection.shared.stop.clone();
-    let socket = Socket::new(tcp, connection.reset.clone());
-    let mut serving = Box::pin(serve(socket, connection.clone(), signals.clone()));
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => {}
-        // The sender lives in `shared`, which `connection` holds: this waits for a signal, never for an error.
-        _ = signals.wait_for(|now| now.kills != kills) => connection.reset.arm(),
-        () = &mut serving => {}
+    let socket = Socket::new(tcp, connection.switch.clone());
+    let (protocol, protocol_orders) = mpsc::channel(1);
+    let mut serving = Box::pin(serve(socket, connection.clone(), protocol_orders));
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            // The sender lives in the registry until `connection` is dropped.
+            Some(ending) = orders.recv() => match connection.switch.throw(ending.form) {
+                Thrown::HangUp => break,
+                Thrown::Lamed => {}
+                // Nobody to take it: the connection is ending already, or still in its handshake.
+                Thrown::NotOurs => drop(protocol.try_send(ending)),
+            },
+            () = &mut serving => break,
+        }
     }
     // The socket goes down inside, by FIN or RST as armed; only then does the connection count as closed.
     drop(serving);
     drop(connection);
 }
 
-async fn serve(socket: Socket, connection: Arc<Connection>, signals: watch::Receiver<Signals>) {
+async fn serve(socket: Socket, connection: Arc<Connection>, mut orders: mpsc::Receiver<Ending>) {
     let live = connection.live();
     let handshake = handshake(socket, &connection, &live);
     let Ok(Some(tls)) = timeout(HANDSHAKE_TIMEOUT, handshake).await else { return };
     if live.behaviour.stall == Stall::BeforeSettings {
         return std::future::pending().await;
     }
+    // A GOAWAY has no place in a handshake.
+    while orders.try_recv().is_ok() {}
     if tls.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
         connection.shared.books.connections_http2.add(1);
-        http2::serve(tls, connection, signals, &live.behaviour).await;
+        http2::serve(tls, connection, orders, &live.behaviour).await;
     } else {
         connection.shared.books.connections_http11.add(1);
-        http1::serve(tls, connection, signals, &live.behaviour).await;
+        http1::serve(tls, connection, orders, &live.behaviour).await;
     }
 }
 
@@ -102,6 +124,9 @@ async fn handshake(mut socket: Socket, connection: &Connection, live: &Live) -> 
     let books = &connection.shared.books;
     if live.behaviour.stall == Stall::AtHandshake {
         return std::future::pending().await;
+    }
+    if live.behaviour.stall == Stall::MidHandshake {
+        connection.switch.cut_next_write();
     }
     if live.behaviour.client_auth == ClientAuth::RefuseEarly {
         books.handshakes_refused.add(1);

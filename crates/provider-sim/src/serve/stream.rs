@@ -9,9 +9,11 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use http::request::Parts;
+use tokio::sync::{mpsc, oneshot};
 
+use super::http2::Notice;
 use super::{Connection, reply};
-use crate::behaviour::{EarlyResponse, FrameShape, ResetPoint, Stall};
+use crate::behaviour::{EarlyResponse, FrameShape, GoAwayPoint, ResetPoint, Stall};
 use crate::plan::{Content, Intake, Plan};
 
 /// Why a stream ended before its response was complete.
@@ -35,6 +37,7 @@ pub(super) async fn serve(
     body: RecvStream,
     mut respond: SendResponse<Bytes>,
     plan: Plan,
+    notices: mpsc::Sender<Notice>,
 ) {
     let books = &connection.shared.books;
     if let Err(Cut::Gone) = ready_to_respond(&plan, &mut respond).await {
@@ -49,10 +52,16 @@ pub(super) async fn serve(
         respond,
         out: None,
         ended: false,
+        body_begun: false,
+        notices,
     };
     match stream.answer().await {
-        Ok(()) if plan.intake == Intake::Process => books.responses.add(1),
-        Ok(()) => {}
+        Ok(()) => {
+            if plan.intake == Intake::Process {
+                books.responses.add(1);
+            }
+            stream.reach(GoAwayPoint::AfterResponse).await;
+        }
         Err(Cut::Gone) => books.client_resets.add(1),
         Err(Cut::Reset(reason)) => {
             books.resets.add(1);
@@ -90,6 +99,9 @@ struct Stream<'a> {
     out: Option<SendStream<Bytes>>,
     /// END_STREAM has been sent.
     ended: bool,
+    /// A DATA frame of the request has been read.
+    body_begun: bool,
+    notices: mpsc::Sender<Notice>,
 }
 
 impl Stream<'_> {
@@ -122,12 +134,19 @@ impl Stream<'_> {
     /// Sends the body back as it comes; what is not sent yet is not read either.
     async fn echo(&mut self) -> Result<(), Cut> {
         if self.body.is_end_stream() {
-            self.open(Some(0))?;
-            return self.finish(self.plan.trailers.clone());
+            self.open(Some(0)).await?;
+            return self.finish(self.plan.trailers.clone()).await;
         }
-        self.open(None)?;
-        while let Some(chunk) = self.read().await? {
-            let last = self.body.is_end_stream() && self.plan.trailers.is_empty();
+        // What is to happen in the middle of the request happens before the response begins.
+        let mut first = if self.plan.acts_on_request_data() { self.read().await? } else { None };
+        self.open(None).await?;
+        loop {
+            let next = match first.take() {
+                Some(chunk) => Some(chunk),
+                None => self.read().await?,
+            };
+            let Some(chunk) = next else { break };
+            let last = self.body.is_end_stream() && !self.holds_end();
             let length = chunk.len();
             self.halt_after(length as u64 / 2, &chunk).await?;
             self.write(chunk, last).await?;
@@ -138,12 +157,12 @@ impl Stream<'_> {
         }
         let mut trailers = poll_fn(|cx| self.body.poll_trailers(cx)).await?.unwrap_or_default();
         trailers.extend(self.plan.trailers.clone());
-        self.finish(trailers)
+        self.finish(trailers).await
     }
 
     async fn filler(&mut self, bytes: u64) -> Result<(), Cut> {
-        let trailers = !self.plan.trailers.is_empty();
-        self.open(Some(bytes))?;
+        let holds_end = self.holds_end();
+        self.open(Some(bytes)).await?;
         let block = self.connection.shared.filler.clone();
         let mut left = bytes;
         let mut halt = Some(bytes / 2);
@@ -153,32 +172,53 @@ impl Stream<'_> {
                 n = n.min(at.max(1));
                 if bytes - left >= at {
                     halt = None;
-                    self.halt_now().await?;
+                    self.halt(ResetPoint::MidBody, Stall::MidBody).await?;
                     continue;
                 }
             }
             left -= n;
             // A block is far below 4 GiB.
-            self.write(block.slice(..n as usize), left == 0 && !trailers).await?;
+            self.write(block.slice(..n as usize), left == 0 && !holds_end).await?;
         }
-        if bytes == 0 || trailers { self.finish(self.plan.trailers.clone()) } else { Ok(()) }
+        if bytes == 0 || holds_end { self.finish(self.plan.trailers.clone()).await } else { Ok(()) }
     }
 
     async fn text(&mut self, text: String) -> Result<(), Cut> {
         let text = Bytes::from(text);
-        let trailers = !self.plan.trailers.is_empty();
-        self.open(Some(text.len() as u64))?;
+        let holds_end = self.holds_end();
+        self.open(Some(text.len() as u64)).await?;
         self.halt_after(text.len() as u64 / 2, &text).await?;
-        self.write(text, !trailers).await?;
-        if trailers { self.finish(self.plan.trailers.clone()) } else { Ok(()) }
+        self.write(text, !holds_end).await?;
+        if holds_end { self.finish(self.plan.trailers.clone()).await } else { Ok(()) }
+    }
+
+    /// Does the end of the stream come apart from the last byte of the body?
+    fn holds_end(&self) -> bool {
+        !self.plan.trailers.is_empty() || self.plan.acts_before_end()
+    }
+
+    /// If the connection is to end here: says so, and waits until that has been ordered. What was queued before
+    /// leaves first.
+    async fn reach(&mut self, point: GoAwayPoint) {
+        let Some(ending) = self.plan.ends_at(point) else { return };
+        self.sent_out().await;
+        let (ordered, done) = oneshot::channel();
+        let notice = Notice { ending: ending.clone(), ordered };
+        // The other end is gone only with the whole connection.
+        if self.notices.send(notice).await.is_ok() {
+            let _ = done.await;
+        }
     }
 
     /// Response head, and what comes right after it.
-    fn open(&mut self, length: Option<u64>) -> Result<(), Cut> {
+    async fn open(&mut self, length: Option<u64>) -> Result<(), Cut> {
         let grpc_like = !self.plan.trailers.is_empty();
         let length = length.filter(|_| !grpc_like);
         let head = reply::head(self.parts, self.plan, self.connection.number, length);
-        let bare = self.plan.reset.is_none() && self.plan.stall == Stall::None;
+        let bare = self.plan.reset.is_none()
+            && self.plan.stall == Stall::None
+            && self.plan.ends_at(GoAwayPoint::ResponseHeaders).is_none()
+            && !self.plan.acts_before_end();
         self.ended = length == Some(0) && bare && self.plan.frames == FrameShape::Whole;
         let mut out = self.respond.send_response(head, self.ended)?;
         if let FrameShape::EmptyFirst { frames } = self.plan.frames {
@@ -187,10 +227,23 @@ impl Stream<'_> {
             }
         }
         self.out = Some(out);
-        match self.plan.reset {
-            Some((ResetPoint::AfterHeaders, reason)) => Err(Cut::Reset(reason.code())),
-            _ => Ok(()),
+        self.reach(GoAwayPoint::ResponseHeaders).await;
+        self.halt(ResetPoint::AfterHeaders, Stall::AfterHeaders).await
+    }
+
+    /// Resets or stalls here if that is the plan.
+    async fn halt(&mut self, reset: ResetPoint, stall: Stall) -> Result<(), Cut> {
+        if let Some((point, reason)) = self.plan.reset
+            && point == reset
+        {
+            self.sent_out().await;
+            return Err(Cut::Reset(reason.code()));
         }
+        if self.plan.stall == stall {
+            self.given_up().await;
+            return Err(Cut::Gone);
+        }
+        Ok(())
     }
 
     /// In a plan that halts in the middle of the body: sends the first `half` of `chunk`, and halts.
@@ -199,23 +252,11 @@ impl Stream<'_> {
             return Ok(());
         }
         self.write(chunk.slice(..half as usize), false).await?;
-        self.halt_now().await
+        self.halt(ResetPoint::MidBody, Stall::MidBody).await
     }
 
     fn halts_mid_body(&self) -> bool {
         self.plan.stall == Stall::MidBody || matches!(self.plan.reset, Some((ResetPoint::MidBody, _)))
-    }
-
-    async fn halt_now(&mut self) -> Result<(), Cut> {
-        if let Some((ResetPoint::MidBody, reason)) = self.plan.reset {
-            self.sent_out().await;
-            return Err(Cut::Reset(reason.code()));
-        }
-        if self.plan.stall == Stall::MidBody {
-            self.given_up().await;
-            return Err(Cut::Gone);
-        }
-        Ok(())
     }
 
     /// A reset discards what the library has queued: let it write first. One turn of the connection is enough
@@ -239,6 +280,12 @@ impl Stream<'_> {
         let Some(chunk) = poll_fn(|cx| self.body.poll_data(cx)).await else { return Ok(None) };
         let chunk = chunk?;
         self.connection.shared.books.body_bytes_received.add(chunk.len() as u64);
+        if !std::mem::replace(&mut self.body_begun, true) {
+            self.reach(GoAwayPoint::RequestData).await;
+            if let Some((ResetPoint::MidRequest, reason)) = self.plan.reset {
+                return Err(Cut::Reset(reason.code()));
+            }
+        }
         Ok(Some(chunk))
     }
 
@@ -280,11 +327,13 @@ impl Stream<'_> {
     }
 
     /// END_STREAM, with trailers if there are any.
-    fn finish(&mut self, trailers: HeaderMap) -> Result<(), Cut> {
-        let Some(out) = &mut self.out else { return Ok(()) };
+    async fn finish(&mut self, trailers: HeaderMap) -> Result<(), Cut> {
         if self.ended {
             return Ok(());
         }
+        self.reach(GoAwayPoint::BeforeTrailers).await;
+        self.halt(ResetPoint::BeforeTrailers, Stall::BeforeTrailers).await?;
+        let Some(out) = &mut self.out else { return Ok(()) };
         self.ended = true;
         if trailers.is_empty() {
             out.send_data(Bytes::new(), true)?

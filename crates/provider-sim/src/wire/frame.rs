@@ -17,7 +17,8 @@ pub(super) const CONTINUATION: u8 = 9;
 /// END_STREAM on DATA and HEADERS, ACK on SETTINGS and PING.
 const FLAG_FIRST_BIT: u8 = 1;
 const FLAG_END_HEADERS: u8 = 4;
-const SETTINGS_MAX_CONCURRENT_STREAMS: u16 = 3;
+pub(super) const SETTINGS_HEADER_TABLE_SIZE: u16 = 1;
+pub(super) const SETTINGS_MAX_CONCURRENT_STREAMS: u16 = 3;
 const STREAM_BITS: u32 = (1 << 31) - 1;
 
 /// A frame's first nine bytes.
@@ -63,20 +64,34 @@ fn encode(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// GOAWAY with this last stream id and error code, no debug data.
-pub(super) fn goaway(last_stream: u32, code: u32) -> Vec<u8> {
-    let mut payload = [0; 8];
-    payload[..4].copy_from_slice(&last_stream.to_be_bytes());
-    payload[4..].copy_from_slice(&code.to_be_bytes());
+/// GOAWAY with this last stream id, error code and debug data.
+pub(super) fn goaway(last_stream: u32, code: u32, debug: &[u8]) -> Vec<u8> {
+    let payload = [&last_stream.to_be_bytes()[..], &code.to_be_bytes()[..], debug].concat();
     encode(GOAWAY, 0, &payload)
 }
 
-/// SETTINGS with nothing but a new stream limit.
-pub(super) fn stream_limit(limit: u32) -> Vec<u8> {
-    let mut payload = [0; 6];
-    payload[..2].copy_from_slice(&SETTINGS_MAX_CONCURRENT_STREAMS.to_be_bytes());
-    payload[2..].copy_from_slice(&limit.to_be_bytes());
-    encode(SETTINGS, 0, &payload)
+/// One setting: its identifier and value (RFC 9113 §6.5.1).
+pub(super) type Setting = (u16, u32);
+
+/// The payload of SETTINGS.
+pub(super) fn settings_payload(settings: &[Setting]) -> Vec<u8> {
+    settings
+        .iter()
+        .flat_map(|(name, value)| name.to_be_bytes().into_iter().chain(value.to_be_bytes()))
+        .collect()
+}
+
+/// SETTINGS with nothing but these.
+pub(super) fn settings(settings: &[Setting]) -> Vec<u8> {
+    encode(SETTINGS, 0, &settings_payload(settings))
+}
+
+/// Makes the frame whose head is at hand longer.
+pub(super) fn lengthen(head: &mut [u8], by: usize) {
+    if let [l2, l1, l0, ..] = head {
+        let length = u32::from_be_bytes([0, *l2, *l1, *l0]) + u32::try_from(by).unwrap_or(0);
+        [_, *l2, *l1, *l0] = length.to_be_bytes();
+    }
 }
 
 /// WINDOW_UPDATE of the whole connection.
@@ -90,11 +105,18 @@ mod tests {
 
     #[test]
     fn a_written_frame_reads_back() {
-        let frame = goaway(7, 0);
+        let frame = goaway(7, 0, b"why");
         let head = Head::parse(frame[..HEAD_LEN].try_into().unwrap());
-        assert_eq!((head.length, head.kind, head.stream), (8, GOAWAY, 0));
-        assert_eq!(frame.len(), HEAD_LEN + 8);
+        assert_eq!((head.length, head.kind, head.stream), (11, GOAWAY, 0));
+        assert_eq!(frame.len(), HEAD_LEN + 11);
         assert_eq!(&frame[HEAD_LEN..HEAD_LEN + 4], &[0, 0, 0, 7]);
+    }
+
+    #[test]
+    fn a_lengthened_head_carries_into_the_higher_bytes() {
+        let mut frame = settings(&[(3, 1)]);
+        lengthen(&mut frame, 250);
+        assert_eq!(Head::parse(frame[..HEAD_LEN].try_into().unwrap()).length, 256);
     }
 
     #[test]

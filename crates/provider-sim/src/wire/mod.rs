@@ -13,13 +13,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::behaviour::Pings;
 use crate::ledger::Books;
 use frame::{HEAD_LEN, Head, PREFACE_LEN};
+pub(crate) use state::Opening;
 use state::{State, Verdict};
 
 /// One TLS record.
@@ -36,19 +39,45 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct WireControl(Arc<Mutex<State>>);
 
 impl WireControl {
-    /// GOAWAY(`last`). Streams above are disowned; the connection ends when those at or below are done.
-    pub(crate) fn cut(&self, last: u32, code: u32) {
-        self.0.lock().order_cut(last, code);
+    /// GOAWAY(`last`). Streams above are disowned; the connection ends when those at or below are done. Returns
+    /// the correlation ids of the disowned requests that had been taken up.
+    pub(crate) fn cut(&self, last: u32, code: u32, debug: &[u8]) -> Vec<Option<HeaderValue>> {
+        self.0.lock().order_cut(last, code, debug)
     }
 
     /// GOAWAY(`last`) without consequences.
-    pub(crate) fn goaway(&self, last: u32, code: u32) {
-        self.0.lock().order_goaway(last, code);
+    pub(crate) fn goaway(&self, last: u32, code: u32, debug: &[u8]) {
+        self.0.lock().order_goaway(last, code, debug);
+    }
+
+    /// `close_notify` and FIN as soon as the orders of before are out.
+    pub(crate) fn end_now(&self) {
+        self.0.lock().end_now();
     }
 
     /// SETTINGS with a new stream limit.
     pub(crate) fn stream_limit(&self, limit: u32) {
         self.0.lock().order_stream_limit(limit);
+    }
+
+    /// SETTINGS with a new size of the header table.
+    pub(crate) fn header_table(&self, size: u32) {
+        self.0.lock().order_header_table(size);
+    }
+
+    /// Told each time the client has acknowledged SETTINGS of the library.
+    pub(crate) fn acknowledgements(&self) -> Arc<Notify> {
+        self.0.lock().acknowledgements()
+    }
+
+    /// Was this stream opened above the limit that holds?
+    pub(crate) fn is_above_limit(&self, stream: u32) -> bool {
+        self.0.lock().is_above_limit(stream)
+    }
+
+    /// A stream's request is taken up.
+    pub(crate) fn taken_up(&self, stream: u32, correlation_id: Option<HeaderValue>) {
+        self.0.lock().taken_up(stream, correlation_id);
     }
 
     pub(crate) fn set_pings(&self, pings: Pings) {
@@ -72,8 +101,8 @@ pub(crate) struct Wire<IO> {
 }
 
 impl<IO> Wire<IO> {
-    pub(crate) fn new(io: IO, books: Arc<Books>, pings: Pings, limit: Option<u32>) -> (Self, WireControl) {
-        let state = Arc::new(Mutex::new(State::new(books, pings, limit)));
+    pub(crate) fn new(io: IO, books: Arc<Books>, opening: Opening) -> (Self, WireControl) {
+        let state = Arc::new(Mutex::new(State::new(books, opening)));
         let control = WireControl(state.clone());
         let (inbound, outbound) = (Inbound::new(), Outbound::default());
         (Self { io, state, inbound, outbound, linger: None, peer_closed: false }, control)
@@ -310,6 +339,12 @@ impl Outbound {
         state.outbound(head);
         self.head_len = 0;
         self.left = head.length;
+        if head.kind == frame::SETTINGS && !head.is_ack() {
+            let settings = frame::settings_payload(&state.take_opening());
+            let at = self.buffer.len() - HEAD_LEN;
+            frame::lengthen(&mut self.buffer[at..], settings.len());
+            self.buffer.extend_from_slice(&settings);
+        }
         if matches!(head.kind, frame::HEADERS | frame::CONTINUATION) {
             self.inside_header_block = !head.ends_headers();
         }

@@ -31,7 +31,8 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u32)> {
 fn wire(capacity: usize, limit: Option<u32>) -> (Wire<DuplexStream>, WireControl, DuplexStream, Arc<Books>) {
     let (near, far) = duplex(capacity);
     let books = Arc::new(Books::default());
-    let (wire, control) = Wire::new(near, books.clone(), Pings::Answer, limit);
+    let opening = Opening { pings: Pings::Answer, stream_limit: limit, header_table: None };
+    let (wire, control) = Wire::new(near, books.clone(), opening);
     (wire, control, far, books)
 }
 
@@ -69,7 +70,7 @@ async fn a_frame_is_slipped_in_between_frames_and_never_inside_a_header_block() 
             raw(frame::DATA, 0, 1, &[7; 40]),
         ]
         .concat();
-        write_in_pieces(&mut wire, &bytes, &mut rng, || control.goaway(1, 0)).await;
+        write_in_pieces(&mut wire, &bytes, &mut rng, || control.goaway(1, 0, b"")).await;
         drop(wire);
         let mut written = Vec::new();
         far.read_to_end(&mut written).await.unwrap();
@@ -109,7 +110,7 @@ async fn data_above_a_cut_is_swallowed_and_its_window_given_back() {
         let (mut wire, control, mut far, _) = wire(1 << 16, None);
         let begin = [vec![b'P'; PREFACE_LEN], raw(frame::HEADERS, END_HEADERS, 3, b"h")].concat();
         assert!(read_in_pieces(&mut wire, &mut far, &begin, &mut rng).await == begin, "seed {seed}");
-        control.cut(3, 0);
+        assert!(control.cut(3, 0, b"").is_empty(), "nothing was taken up");
         let below = raw(frame::DATA, 0, 3, &[1; 20]);
         let above = raw(frame::DATA, 0, 5, &[2; 300]);
         let headers = raw(frame::HEADERS, END_HEADERS, 5, b"h");
