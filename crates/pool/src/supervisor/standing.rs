@@ -155,7 +155,8 @@ impl Serving {
     fn next_end(&self, now: Instant, limits: &LearnedLimits, pace: &Pace) -> Option<End> {
         let stagger = [0.0, 0.05, 0.1, 0.15][usize::try_from(self.id.0 % 4).unwrap_or(0)];
         let idle_since = now.checked_sub(self.idle_for).unwrap_or(now);
-        let by_age = limits.age.map(|age| (self.born, age.mul_f64(0.9 - stagger), CauseOfDeath::LearnedLimit));
+        let by_age =
+            limits.age.map(|age| (self.born, age.mul_f64(0.9 - stagger), CauseOfDeath::LearnedLimit));
         let by_rule =
             limits.idle.map(|idle| (idle_since, idle.mul_f64(0.8 - stagger), CauseOfDeath::LearnedLimit));
         let by_habit = self

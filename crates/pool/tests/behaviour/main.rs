@@ -3,5 +3,6 @@
 
 mod habits;
 mod http1;
+mod http1_life;
 mod http2;
 mod support;

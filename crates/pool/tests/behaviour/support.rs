@@ -89,7 +89,16 @@ pub(crate) fn start_at(
     config: PoolConfig,
     timeouts: Timeouts,
 ) -> Pool {
-    let spec = PoolSpec {
+    Pool::start(spec_at(port, generation, config, timeouts), &Handle::current())
+}
+
+pub(crate) fn spec_at(
+    port: u16,
+    generation: Arc<Generation>,
+    config: PoolConfig,
+    timeouts: Timeouts,
+) -> PoolSpec {
+    PoolSpec {
         key: PoolKey {
             customer: "CUSTOMER-0001".to_owned(),
             environment: "sandbox".to_owned(),
@@ -107,8 +116,7 @@ pub(crate) fn start_at(
         seed: 7,
         workers: Workers::current(),
         observer: Arc::new(Unobserved),
-    };
-    Pool::start(spec, &Handle::current())
+    }
 }
 
 pub(crate) async fn warm(pool: &Pool) {
