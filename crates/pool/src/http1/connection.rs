@@ -137,7 +137,7 @@ impl Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         // Its task may wait for nothing but the end of this loan. The permit went back just before.
-        if self.link().state() != State::Serving {
+        if self.connection.is_spent() {
             self.link().wake_driver();
         }
     }

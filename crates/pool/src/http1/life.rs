@@ -29,6 +29,10 @@ use crate::{
 
 /// How long the polite end of TLS may take.
 const CLOSING: Duration = Duration::from_secs(1);
+/// A provider that closes sooner than this after a response does not do so because the connection is idle.
+const AT_ONCE: Duration = Duration::from_millis(500);
+/// How long the end of a connection waits for the exchange that it ended in.
+const LAST_WORD: Duration = Duration::from_millis(100);
 /// hyper's buffer for what it reads; the header's own limit may be larger.
 const BUFFER: usize = 64 * 1024;
 
@@ -77,7 +81,8 @@ pub(crate) async fn serve(
         link: link.clone(),
         sender: sender.clone(),
         probe: Arc::new(probe),
-        closing: None,
+        over: None,
+        timer: None,
     };
     if proof == Proof::HealthRequest {
         proof = ask(context, &mut drive, resumed).await?;
@@ -125,8 +130,10 @@ struct Drive {
     link: Arc<Link>,
     sender: Sender,
     probe: Arc<Probe<Transport>>,
-    /// Set when the polite end began.
-    closing: Option<Pin<Box<Sleep>>>,
+    /// How hyper's part of it ended, once it did.
+    over: Option<hyper::Result<()>>,
+    /// Bounds the polite end, or the wait for what the last exchange has to say.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Drive {
@@ -156,25 +163,30 @@ impl Drive {
 
     fn poll_turn(&mut self, cx: &mut TaskContext<'_>) -> Poll<Ended> {
         self.link.register_driver(cx.waker());
-        if self.link.state() == State::Draining && self.link.in_flight() == 0 && self.closing.is_none() {
-            if self.link.cause() == Some(CauseOfDeath::Abandoned) {
-                // An exchange was left half way: nothing that still comes is wanted.
-                return Poll::Ready(self.ended(Ok(())));
-            }
+        let left = self.link.state() == State::Draining && self.link.in_flight() == 0;
+        if left && self.link.cause() == Some(CauseOfDeath::Abandoned) {
+            // An exchange was left half way: nothing that still comes is wanted.
+            return Poll::Ready(self.ended());
+        }
+        if left && self.timer.is_none() {
             // Without its sender hyper ends the connection as TLS wants it.
             drop(self.sender.lock().take());
-            self.closing = Some(Box::pin(tokio::time::sleep(CLOSING)));
+            self.timer = Some(Box::pin(tokio::time::sleep(CLOSING)));
         }
-        if let Poll::Ready(end) = Pin::new(&mut self.connection).poll(cx) {
-            return Poll::Ready(self.ended(end));
+        if self.over.is_none()
+            && let Poll::Ready(end) = Pin::new(&mut self.connection).poll(cx)
+        {
+            self.over = Some(end);
+            self.timer = Some(Box::pin(tokio::time::sleep(LAST_WORD)));
         }
-        if self.closing.as_mut().is_some_and(|closing| closing.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(self.ended(Ok(())));
-        }
-        Poll::Pending
+        let told = self.link.state() != State::Serving || self.link.in_flight() == 0;
+        let in_time = self.timer.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_pending());
+        // The last response may say why: whoever reads it is heard first.
+        if in_time && !(told && self.over.is_some()) { Poll::Pending } else { Poll::Ready(self.ended()) }
     }
 
-    fn ended(&self, end: hyper::Result<()>) -> Ended {
+    fn ended(&mut self) -> Ended {
+        let end = self.over.take().unwrap_or(Ok(()));
         let now = Instant::now();
         let idle = self.link.idle_for(now);
         if self.link.state() == State::Serving {
@@ -182,7 +194,8 @@ impl Drive {
                 at: now,
                 requests: self.link.requests(),
                 uncertain: 0,
-                idle,
+                // At once after a response: it is that response, or the age, that ended it.
+                idle: idle.filter(|idle| *idle >= AT_ONCE),
                 // An end in the middle of an exchange follows no rule.
                 routine: idle.is_some() && !matches!(&end, Err(e) if e.is_parse()),
                 calm: false,

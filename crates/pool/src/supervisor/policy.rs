@@ -118,7 +118,8 @@ fn keep(config: &PoolConfig, facts: &Facts, plan: &mut Plan) {
     // A provider that ends connections of its own accord takes one at any time: have a spare.
     let spare = u32::from(facts.recent_ends > 0);
     let floor = (config.min_connections + spare).min(config.max_connections);
-    let load = needed_for(&facts.serving);
+    let load =
+        if lends_exclusively(facts) { needed_beside(&fresh, facts) } else { needed_for(&facts.serving) };
     let wanted = floor.max(load).max(serving + growth(facts)).min(most);
     plan_dials(config, facts, wanted.saturating_sub(serving + facts.dialling), serving, plan);
 
@@ -190,6 +191,15 @@ fn needed_for(serving: &[Serving]) -> u32 {
         .checked_div(capacity * 3)
         .map_or(0, |whole| whole + u64::from(whole * capacity * 3 != in_flight * 4 * serving.len() as u64));
     u32::try_from(needed).unwrap_or(u32::MAX)
+}
+
+/// The same where further connections carry one request each: these, and one for each request that they cannot carry
+/// with a quarter to spare.
+fn needed_beside(fresh: &[&Serving], facts: &Facts) -> u32 {
+    let in_flight: u64 = facts.serving.iter().map(|c| u64::from(c.in_flight)).sum();
+    let room: u64 = fresh.iter().map(|c| u64::from(c.capacity)).sum();
+    let lacking = (in_flight * 4).div_ceil(3).saturating_sub(room);
+    count(fresh).saturating_add(u32::try_from(lacking).unwrap_or(u32::MAX))
 }
 
 /// Ends connections above the floor that have carried nothing for a while.

@@ -334,3 +334,15 @@ fn a_slow_dial_makes_no_successor_fade_at_birth() {
     f.pace.dial = Duration::from_secs(2);
     assert_eq!(decide(&config(), &f).dials, 0);
 }
+
+#[test]
+fn a_shared_connection_goes_only_when_exclusive_ones_can_carry_its_load() {
+    let mut old = serving(1);
+    old.condemned = Some(CauseOfDeath::Replaced);
+    old.in_flight = 4;
+    let mut f = facts(vec![old, exclusive(2, 0), exclusive(3, 0)]);
+    let plan = decide(&config(), &f);
+    assert_eq!((plan.dials, plan.retire.len()), (4, 0), "four requests and a quarter to spare need six");
+    f.serving.extend((4..=7).map(|id| exclusive(id, 0)));
+    assert_eq!(decide(&config(), &f).retire, [(ConnectionId(1), CauseOfDeath::Replaced)]);
+}
