@@ -114,8 +114,12 @@ pub(super) fn classify(result: &Result<Reply, Lost>, held: Held, reach: Reach) -
 /// Whether the code is that of a request for which no connection could be had: any but those of an exchange that
 /// had begun.
 fn nothing_served(code: &str) -> bool {
-    let begun =
-        [ErrorCode::ProviderReset, ErrorCode::ResponseCut, ErrorCode::ResponseTimeout, ErrorCode::IdleTimeout];
+    let begun = [
+        ErrorCode::ProviderReset,
+        ErrorCode::ResponseCut,
+        ErrorCode::ResponseTimeout,
+        ErrorCode::IdleTimeout,
+    ];
     begun.into_iter().all(|begun| begun.as_str() != code)
 }
 
@@ -236,7 +240,6 @@ pub(super) struct Books {
     logged: Box<[AtomicU8]>,
     totals: [AtomicU64; OUTCOMES.len()],
     offered: AtomicU64,
-    upto: AtomicU64,
     ended_twice: AtomicU64,
     causes: Mutex<BTreeMap<String, u64>>,
     latency: Mutex<Histogram<u64>>,
@@ -257,7 +260,6 @@ impl Books {
             logged: cells(0),
             totals: Default::default(),
             offered: AtomicU64::new(0),
-            upto: AtomicU64::new(0),
             ended_twice: AtomicU64::new(0),
             causes: Mutex::default(),
             latency: Mutex::new(latency),
@@ -267,7 +269,6 @@ impl Books {
     /// A caller takes request `sequence`.
     pub(super) fn offer(&self, sequence: u64) {
         self.offered.fetch_add(1, Ordering::Relaxed);
-        self.upto.fetch_max(sequence + 1, Ordering::Relaxed);
         self.cells[sequence as usize].store(OFFERED, Ordering::Relaxed);
     }
 
@@ -302,23 +303,6 @@ impl Books {
             // One thread counts lines, so nothing is lost between the two.
             cell.store(cell.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
         }
-    }
-
-    /// Requests that there is room for.
-    pub(super) fn capacity(&self) -> usize {
-        self.cells.len()
-    }
-
-    /// One more than the highest number of a request that started.
-    pub(super) fn upto(&self) -> u64 {
-        self.upto.load(Ordering::Relaxed)
-    }
-
-    /// The first request from `from` on that has no outcome.
-    pub(super) fn first_open(&self, from: u64) -> u64 {
-        let open = |cell: &AtomicU8| cell.load(Ordering::Relaxed) < Outcome::Answered as u8;
-        let tail = &self.cells[from as usize..];
-        from + tail.iter().position(open).unwrap_or(tail.len()) as u64
     }
 
     /// Requests started.
@@ -466,7 +450,6 @@ mod tests {
         books.enter(2, Outcome::Ambiguous, Some("provider_reset"), now);
         books.log_line(2);
         assert_eq!((books.offered(), books.ended(), books.ended_twice()), (3, 2, 1));
-        assert_eq!((books.upto(), books.first_open(0), books.first_open(2)), (4, 1, 3));
         let entries: Vec<_> = books.entries(|sequence| u32::from(sequence == 2)).collect();
         let entry = |outcome, processed, logged| Entry { outcome, processed, logged };
         assert_eq!(

@@ -17,8 +17,11 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::caller::{At, Phase};
-use crate::config::CallerTimeouts;
+use super::{
+    caller::{At, Phase},
+    reply::last_words,
+};
+use crate::{config::CallerTimeouts, outcome::ErrorCode};
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +129,32 @@ impl<S> CallerIo<S> {
 }
 
 /// Said to a caller whose header does not end, before it is left.
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ngw-error: request_timeout\r\ngw-retry-safe: no\r\n\
-    content-length: 0\r\nconnection: close\r\n\r\n";
+fn too_slow() -> Vec<u8> {
+    last_words(ErrorCode::RequestTimeout, "the request's header did not end in time (timeouts.header_ms)")
+}
+
+/// How hyper's own reply to a header that it cannot read begins and ends, and how many lines it has. It says nothing
+/// of what went wrong, so ours goes out instead.
+const HYPERS_OWN: [(&[u8], ErrorCode); 3] = [
+    (b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n", ErrorCode::BadRequest),
+    (b"HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\n", ErrorCode::HeadersTooLarge),
+    (
+        b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n",
+        ErrorCode::HeadersTooLarge,
+    ),
+];
+const HYPERS_LINES: usize = 5;
+
+/// Our reply in place of hyper's, if `data` is that and nothing more.
+fn in_our_words(data: &[u8]) -> Option<Vec<u8>> {
+    let (_, code) = HYPERS_OWN.iter().find(|(begin, _)| data.starts_with(begin))?;
+    let lines = data.split(|byte| *byte == b'\n').count() - 1;
+    // A date and the empty line follow. Replies that were carried have more: a correlation identifier at least.
+    (lines == HYPERS_LINES && data.ends_with(b"\r\n\r\n")).then(|| match code {
+        ErrorCode::HeadersTooLarge => last_words(*code, "the request's header is too large to be read"),
+        _ => last_words(*code, "the request's header is not valid HTTP/1.1"),
+    })
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CallerIo<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -149,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CallerIo<S> {
         let at = ready!(this.poll_overdue(cx));
         if at == At::Head {
             // As much as fits at once: the caller is being left anyway.
-            let _ = Pin::new(&mut this.stream).poll_write(cx, TOO_SLOW);
+            let _ = Pin::new(&mut this.stream).poll_write(cx, &too_slow());
         }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -165,6 +192,20 @@ impl<S> CallerIo<S> {
         let limit = self.limits.idle;
         let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> CallerIo<S> {
+    /// Whether hyper's own refusal was replaced by ours.
+    fn refused_in_our_words(&mut self, cx: &mut Context<'_>, data: &[u8]) -> bool {
+        // hyper answers by itself only while it reads a header.
+        if self.phase.at() != At::Head {
+            return false;
+        }
+        let Some(words) = in_our_words(data) else { return false };
+        // As much as fits at once: the caller is being left anyway.
+        let _ = Pin::new(&mut self.stream).poll_write(cx, &words);
+        true
     }
 }
 
@@ -188,6 +229,9 @@ impl<S: AsyncRead + Unpin> CallerIo<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CallerIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.refused_in_our_words(cx, data) {
+            return Poll::Ready(Ok(data.len()));
+        }
         let written = Pin::new(&mut this.stream).poll_write(cx, data);
         this.watch(cx, written)
     }
@@ -198,6 +242,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CallerIo<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let [only] = slices
+            && this.refused_in_our_words(cx, only)
+        {
+            return Poll::Ready(Ok(only.len()));
+        }
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.watch(cx, written)
     }
@@ -321,10 +370,35 @@ mod tests {
         assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, limits.idle));
     }
 
+    #[test]
+    fn only_hypers_own_refusal_is_said_in_our_words() {
+        let own = |status: &str| {
+            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n")
+        };
+        for (status, code) in [
+            ("400 Bad Request", "bad_request"),
+            ("414 URI Too Long", "headers_too_large"),
+            ("431 Request Header Fields Too Large", "headers_too_large"),
+        ] {
+            let words = String::from_utf8(in_our_words(own(status).as_bytes()).unwrap()).unwrap();
+            let (head, body) = words.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.contains(&format!("gw-error: {code}\r\ngw-retry-safe: no\r\nserver-timing: ")),
+                "{head}"
+            );
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], code);
+        }
+        let carried = own("400 Bad Request").replace("date: x", "x-correlation-id: 1\r\ndate: x");
+        for other in [carried, own("500 Internal Server Error"), own("400 Bad Request") + "HTTP/1.1 "] {
+            assert_eq!(in_our_words(other.as_bytes()), None, "{other}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_header_that_does_not_end_gets_a_408_and_an_idle_caller_nothing() {
         let limits = CallerTimeouts::default();
-        for (at_head, reply) in [(true, TOO_SLOW), (false, &b""[..])] {
+        for (at_head, reply) in [(true, too_slow()), (false, Vec::new())] {
             let (near, mut far) = duplex(1024);
             let phase = Phase::new();
             phase.exchange_ended();
