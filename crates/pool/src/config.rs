@@ -26,6 +26,10 @@ pub struct PoolConfig {
     /// Most requests waiting for a stream at once. Range 0..=100 000. Default 1024: at 1 ms per request and
     /// 200 streams that is five milliseconds of work, so a longer queue only hides an outage.
     pub queue_capacity: u32,
+    /// Places in the queue that each caller may fill even when the queue is full of others': the newest waiter of
+    /// the caller that has most gives way. Range 0..=1000. Default 8, so that one caller's flood cannot keep another
+    /// from waiting for a stream at all.
+    pub queue_reserved: u32,
     /// Age at which a connection is replaced, make-before-break. Each connection draws its own age from
     /// `max_age` ± 20 %. Range 10 s..=24 h. Default 30 min, so that addresses and certificates are looked at
     /// again regularly.
@@ -83,6 +87,7 @@ impl Default for PoolConfig {
             max_connections: 8,
             max_streams: 100,
             queue_capacity: 1024,
+            queue_reserved: 8,
             max_age: Duration::from_secs(30 * 60),
             idle_shrink: Duration::from_secs(60),
             ping_interval: Duration::from_secs(30),

@@ -151,6 +151,16 @@ pub enum SendErrorKind {
         /// How long it waited.
         after: Duration,
     },
+    /// The deadline would pass before a stream becomes free.
+    #[error(
+        "a stream would become free in about {estimate:?}, but only {left:?} are left until the deadline"
+    )]
+    DeadlineUnreachable {
+        /// How long it would have to wait, by how fast the queue moves now.
+        estimate: Duration,
+        /// What the deadline leaves.
+        left: Duration,
+    },
     /// The provider sent no response header in time.
     #[error("the provider sent no response within {after:?}")]
     ResponseTimeout {

@@ -15,13 +15,15 @@ use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time::Instant};
 use crate::{
     config::{PoolConfig, Timeouts},
     dial::Target,
+    drift::DriftChange,
     error::SendError,
     hub::Hub,
     journey::Journey,
     key::PoolKey,
     observe::Observer,
+    passport::{Obituaries, Records},
     send::{BoxError, ResponseBody, SendOptions, send},
-    status::{BreakerStatus, DialFailureStatus, LearnedStatus, PoolStatus},
+    status::{BreakerStatus, DRIFT_SHOWN, DialFailureStatus, LearnedStatus, PoolStatus},
     supervisor::{Context, Supervisor},
     verdict::{RetrySafe, Verdict},
     workers::Workers,
@@ -45,6 +47,8 @@ pub struct PoolSpec {
     pub workers: Workers,
     /// Who hears of events.
     pub observer: Arc<dyn Observer>,
+    /// Where dead connections are remembered; one for all pools of the process.
+    pub obituaries: Arc<Obituaries>,
 }
 
 /// Warm, proven connections to one environment. Cheap to clone; all clones are the same pool.
@@ -72,7 +76,8 @@ impl Pool {
     /// begins at once.
     #[must_use]
     pub fn start(spec: PoolSpec, control: &Handle) -> Self {
-        let hub = Hub::new(spec.generation, spec.config.queue_capacity);
+        let hub = Hub::new(spec.generation, &spec.config);
+        let records = Records::new(&spec.key.environment, spec.obituaries);
         let context = Arc::new(Context {
             key: spec.key,
             target: spec.target,
@@ -81,6 +86,7 @@ impl Pool {
             hub,
             workers: spec.workers,
             observer: spec.observer,
+            records,
         });
         let supervisor = Supervisor::new(context.clone(), spec.seed);
         let task = control.spawn(supervisor.run());
@@ -170,7 +176,7 @@ impl Pool {
         let context = &self.context;
         let hub = &context.hub;
         let generation = hub.generation.load();
-        let totals = hub.counters.totals();
+        let totals = hub.totals();
         let known = hub.known.load();
         let connections: Vec<_> =
             hub.links().iter().map(|link| link.status(now, generation.serial())).collect();
@@ -201,7 +207,14 @@ impl Pool {
             reuse_ratio: reuse_ratio(totals.requests, totals.connections),
             totals,
             connections,
+            drift: context.records.drift.lock().changes().take(DRIFT_SHOWN).cloned().collect(),
         }
+    }
+
+    /// What changed about the provider since the pool started, newest first, at most 256 changes.
+    #[must_use]
+    pub fn drift(&self) -> Vec<DriftChange> {
+        self.context.records.drift.lock().changes().cloned().collect()
     }
 
     /// Stops the pool: refuses new requests, lets streams end until `limit` has passed, then cuts the rest.

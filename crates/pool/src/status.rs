@@ -9,7 +9,13 @@ use tls_core::{HandshakeFacts, TicketStats};
 use tokio::time::Instant;
 
 use crate::{
-    connection::State, error::DialError, health::Health, journey::ConnectionId, learned::LearnedLimits,
+    connection::{Proof, State},
+    drift::DriftChange,
+    error::DialError,
+    health::Health,
+    journey::ConnectionId,
+    learned::LearnedLimits,
+    passport::PassportStatus,
     supervisor::BreakerState,
 };
 
@@ -39,13 +45,15 @@ pub enum CauseOfDeath {
     Replaced,
     /// The pool was stopped.
     Stopped,
+    /// Its stream numbers, of which HTTP/2 has 2^30, came to an end.
+    Exhausted,
     /// It never served: the dial or the proof failed.
     NeverServed,
 }
 
 impl CauseOfDeath {
     /// All causes, for registering metrics.
-    pub const ALL: [CauseOfDeath; 12] = [
+    pub const ALL: [CauseOfDeath; 13] = [
         Self::Goaway,
         Self::Age,
         Self::Idle,
@@ -57,6 +65,7 @@ impl CauseOfDeath {
         Self::Abandoned,
         Self::Replaced,
         Self::Stopped,
+        Self::Exhausted,
         Self::NeverServed,
     ];
 
@@ -75,6 +84,7 @@ impl CauseOfDeath {
             Self::Abandoned => "abandoned",
             Self::Replaced => "replaced",
             Self::Stopped => "stopped",
+            Self::Exhausted => "exhausted",
             Self::NeverServed => "never_served",
         }
     }
@@ -147,6 +157,10 @@ pub struct ConnectionStatus {
     pub handshake: HandshakeFacts,
     /// How long each phase of its dial took.
     pub phases: DialPhases,
+    /// What showed that it serves; `None` until it does.
+    pub proof: Option<Proof>,
+    /// Further particulars.
+    pub passport: PassportStatus,
 }
 
 /// Totals since the pool started.
@@ -175,6 +189,9 @@ pub struct PoolTotals {
     /// may have been closing it as idle, or may have processed the request. Replayed by policy only.
     pub stale_in_doubt: u64,
 }
+
+/// Changes of the provider that a [`PoolStatus`] shows.
+pub const DRIFT_SHOWN: usize = 8;
 
 /// One pool at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -217,6 +234,9 @@ pub struct PoolStatus {
     pub reuse_ratio: f64,
     /// The connections.
     pub connections: Vec<ConnectionStatus>,
+    /// What changed about the provider lately, newest first, at most [`DRIFT_SHOWN`]; all of it is
+    /// [`Pool::drift`](crate::Pool::drift).
+    pub drift: Vec<DriftChange>,
 }
 
 /// Where the breaker of a pool stands.

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod carries;
+mod connections;
 mod faults;
 mod grpc;
 mod http1;

@@ -88,6 +88,7 @@ impl WholeRequests {
             timeouts: route.map_or(upstream.timeouts, |r| r.timeouts),
             retry: route.map(|r| r.retry).unwrap_or_default(),
             max_body_bytes: core.limits.max_body_bytes.unwrap_or(u64::MAX),
+            caller: pool::Caller::default(),
         }
     }
 

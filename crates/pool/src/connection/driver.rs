@@ -52,6 +52,8 @@ pub(crate) struct Driver<S> {
     pongs: u64,
     goaways: u32,
     settings_acks: u32,
+    /// Frames that the passport knows of; see [`super::wire::Glance`].
+    frames: u32,
     /// Requests given to it when last looked at, and since when it has carried nothing.
     carried: u64,
     active_at: Instant,
@@ -84,6 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             pongs: 0,
             goaways: 0,
             settings_acks: 0,
+            frames: 0,
             carried: 0,
             active_at: now,
             limits,
@@ -147,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// What the provider's frames said so far.
-    pub(crate) fn seen(&self) -> Seen {
+    fn seen(&self) -> Seen {
         self.wire.seen()
     }
 
@@ -182,9 +185,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.carried = carried;
             self.active_at = now;
         }
+        if glance.frames != self.frames {
+            self.frames = glance.frames;
+            self.note_frames();
+        }
         if glance.goaways != self.goaways {
             self.goaways = glance.goaways;
             self.note_goaway();
+        }
+    }
+
+    fn note_frames(&self) {
+        if self.link.passport.note_frames(&self.seen()) {
+            // The supervisor compares the new SETTINGS with what the provider announced before.
+            self.hub.supervisor.notify_one();
         }
     }
 
@@ -273,6 +287,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn end(&self, result: Result<(), h2::Error>) -> Ended {
+        // Once more: the words of a GOAWAY may have come after its beginning.
+        self.note_frames();
         let (by_itself, detail) = match result {
             Ok(()) => (CauseOfDeath::ClosedByProvider, "closed".to_owned()),
             Err(e) if e.is_go_away() && e.is_remote() => (CauseOfDeath::Goaway, e.to_string()),

@@ -41,6 +41,8 @@ pub(crate) struct Glance {
     pub(crate) goaways: u32,
     /// Acknowledgements of our SETTINGS.
     pub(crate) settings_acks: u32,
+    /// Changes with every frame that a passport tells of: SETTINGS, GOAWAY, the provider's PINGs.
+    pub(crate) frames: u32,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +79,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireHandle<S> {
     pub(crate) fn glance(&self) -> Glance {
         let notes = self.notes.lock();
         let seen = notes.tap.seen();
-        Glance { reads: notes.reads, goaways: seen.goaways, settings_acks: seen.settings_acks }
+        let frames = seen.settings_frames.wrapping_add(seen.goaways).wrapping_add(seen.pings);
+        Glance { reads: notes.reads, goaways: seen.goaways, settings_acks: seen.settings_acks, frames }
     }
 
     /// The TLS reason for the end of the stream, if there was one.

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     connection::{Birth, Ended, Farewell, Link, Proof, State},
     dial::{Dialled, Progress, Transport},
+    drift::Resumption,
     error::DialError,
     health::HealthFault,
     status::{CauseOfDeath, Protocol},
@@ -44,6 +45,7 @@ pub(crate) async fn serve(
     context: &Arc<Context>,
     destiny: Destiny,
     mut dialled: Dialled,
+    resumption: Resumption,
     progress: &mut Progress,
 ) -> Result<(Arc<Link>, Ended), DialError> {
     let began = Instant::now();
@@ -88,8 +90,8 @@ pub(crate) async fn serve(
         proof = ask(context, &mut drive, resumed).await?;
     }
     progress.phases.prove = Some(began.elapsed());
-    tracing::debug!(environment = %context.key.environment, connection = %link.id(), proof = proof.as_str(), "proven");
-    context.announce(&link, progress);
+    link.passport.note_proof(proof);
+    context.announce(&link, progress, resumption);
     context.hub.http1().add(Http1Connection::new(sender, drive.probe.clone(), link.clone()));
     context.hub.dispatch();
     let ended = drive.until_ended().await;

@@ -26,7 +26,11 @@ pub(crate) use self::{
     life::serve,
     stream::Passed,
 };
-use crate::{connection::Link, error::DialError, status::CauseOfDeath};
+use crate::{
+    connection::{Grant, Link},
+    error::DialError,
+    status::CauseOfDeath,
+};
 
 /// Idle connections are replaced before load balancers (60 s and up) and common servers (nginx 75 s) close them.
 pub(crate) const IDLE_LIMIT: std::time::Duration = std::time::Duration::from_secs(50);
@@ -74,8 +78,8 @@ impl Http1Pool {
         drop(self.pool.add(connection));
     }
 
-    /// An idle connection of this generation, with the number of requests that it carried before; if there is one.
-    pub(crate) fn try_lend(&self, generation: u64) -> Option<(Arc<Link>, Loan, u64)> {
+    /// An idle connection of this generation and its permit, if there is one.
+    pub(crate) fn try_lend(&self, generation: u64) -> Option<(Arc<Link>, Loan, Grant)> {
         // bb8 measures its waits with a timer, which needs a runtime.
         if self.idle() == 0 || tokio::runtime::Handle::try_current().is_err() {
             return None;
@@ -88,8 +92,8 @@ impl Http1Pool {
                 link.retire(CauseOfDeath::Replaced, Instant::now());
             }
             // Dropping the permit's loser gives it back to bb8, which lets go of what serves no more.
-            if let Some(carried) = link.try_acquire() {
-                return Some((link, Loan::new(connection), carried));
+            if let Some(grant) = link.try_acquire() {
+                return Some((link, Loan::new(connection), grant));
             }
             if self.idle() == 0 {
                 return None;

@@ -35,8 +35,9 @@ use crate::{
     config::{RetryPolicy, Timeouts},
     error::{SendError, SendErrorKind},
     http1::Fitness,
-    hub::{Preference, StreamLease, Turned},
+    hub::{Preference, StreamLease, Turned, Wanted},
     journey::Journey,
+    queue::Caller,
     status::CauseOfDeath,
     supervisor::Context,
     verdict::{Decision, RetrySafe, Verdict},
@@ -54,6 +55,8 @@ pub struct SendOptions {
     pub retry: RetryPolicy,
     /// Largest request body in bytes; `u64::MAX` for no limit.
     pub max_body_bytes: u64,
+    /// On whose behalf it is sent, for a fair share of streams when they are scarce.
+    pub caller: Caller,
 }
 
 /// Carries one request; see [`crate::Pool::send`].
@@ -137,6 +140,7 @@ impl Carrier<'_> {
                 Err(kind) => return Err(self.before_send(kind)),
             };
             if !self.is_fit(&lease).await {
+                self.context.hub.take_back(lease);
                 continue;
             }
             let began = self.note_lease(&lease);
@@ -228,7 +232,9 @@ impl Carrier<'_> {
         }
         let began = Instant::now();
         let limit = self.queue_limit();
-        let mut place = hub.enqueue(preference)?;
+        let caller = self.options.caller;
+        let wanted = Wanted { preference, caller, until: began + limit, deadline: self.deadline };
+        let mut place = hub.enqueue(wanted)?;
         let waited = tokio::time::timeout(limit, place.turn()).await;
         let after = began.elapsed();
         self.journey.queue += after;
@@ -257,8 +263,8 @@ impl Carrier<'_> {
 
     fn note_lease(&mut self, lease: &StreamLease) -> Instant {
         let link = lease.link();
-        if self.journey.attempts == 0 {
-            self.context.hub.counters.requests.fetch_add(1, Ordering::Relaxed);
+        if self.journey.attempts > 0 {
+            self.context.hub.counters.further_leases.fetch_add(1, Ordering::Relaxed);
         }
         self.journey.attempts += 1;
         self.journey.connection = Some(link.id());

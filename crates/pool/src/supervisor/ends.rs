@@ -12,7 +12,8 @@ use super::{
     pace::Maker,
 };
 use crate::{
-    connection::Link, error::DialError, health::HealthFault, journey::ConnectionId, status::CauseOfDeath,
+    connection::Link, error::DialError, health::HealthFault, journey::ConnectionId, passport::Buried,
+    status::CauseOfDeath,
 };
 
 impl Supervisor {
@@ -53,16 +54,19 @@ impl Supervisor {
         hub.unregister(link.id());
         self.learn_from(link, now);
         self.context.observer.closed(link.id(), cause, link.requests());
+        self.context.bury(link, Buried { cause, detail, at: now });
+        self.context.note_gone(link, cause);
         tracing::info!(environment = %self.context.key.environment, connection = %link.id(),
             cause = cause.as_str(), requests = link.requests(), detail, "connection ended");
         use CauseOfDeath::{
-            Age, ClosedByProvider, Goaway, LearnedLimit, PingTimeout, ProtocolError, Replaced,
+            Abandoned, Age, ClosedByProvider, Exhausted, Goaway, LearnedLimit, PingTimeout, ProtocolError,
+            Replaced,
         };
         match cause {
             Goaway | ClosedByProvider | PingTimeout | ProtocolError => {
                 self.meter.note_end(Maker::Provider, now);
             }
-            Age | LearnedLimit | Replaced | CauseOfDeath::AddressGone | CauseOfDeath::Abandoned => {
+            Age | Abandoned | LearnedLimit | Exhausted | Replaced | CauseOfDeath::AddressGone => {
                 self.meter.note_end(Maker::Pool, now);
                 return;
             }

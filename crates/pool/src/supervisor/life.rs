@@ -6,13 +6,15 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::{
-    connection::{Birth, Driver, Ended, Limits, Link, PingAnswers, wire},
+    connection::{Birth, Driver, Ended, Limits, Link, PingAnswers, Proof, wire},
     dial::{Dialled, Progress, dial},
+    drift::Resumption,
     error::DialError,
     health::{self, HealthFault},
     http1,
     journey::ConnectionId,
     observe::DialReport,
+    passport::counted,
     status::{CauseOfDeath, Protocol},
 };
 
@@ -37,13 +39,15 @@ pub(crate) struct Destiny {
 pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, LifeEnd) {
     let mut progress = Progress::begin();
     let generation = context.hub.generation.load_full();
+    let watch = context.records.dials.begin(generation.tickets().stats().taken);
     let result = dial(&context.target, &generation, &context.timeouts, &mut progress).await;
+    let resumption = watch.end(generation.tickets().stats().taken);
     let end = match result {
         Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
-            serve(&context, destiny, dialled, &mut progress).await
+            serve(&context, destiny, dialled, resumption, &mut progress).await
         }
         // `http/1.1`, or nothing agreed on.
-        Ok(dialled) => http1::serve(&context, destiny, dialled, &mut progress).await,
+        Ok(dialled) => http1::serve(&context, destiny, dialled, resumption, &mut progress).await,
         Err(e) => Err(e),
     };
     let end = match end {
@@ -51,6 +55,7 @@ pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, L
         Err(e) => {
             let report = context.report(destiny.id, generation.serial(), &progress, None, Some(e.code()));
             context.observer.dialled(&report);
+            context.bury_dial(destiny.id, generation.serial(), &progress, &e);
             LifeEnd::Failed(Arc::new(e))
         }
     };
@@ -61,10 +66,12 @@ async fn serve(
     context: &Arc<Context>,
     destiny: Destiny,
     dialled: Dialled,
+    resumption: Resumption,
     progress: &mut Progress,
 ) -> Result<(Arc<Link>, Ended), DialError> {
     let Dialled { transport, facts, address, generation } = dialled;
     let resumed = facts.kind.is_resumed();
+    let (transport, tickets) = counted(transport);
     let (wire, handle) = wire(transport);
     let (sender, connection) = context
         .h2_settings()
@@ -82,6 +89,7 @@ async fn serve(
         facts,
     };
     let link = Link::new(birth, Some(sender));
+    link.passport.note_tickets(tickets);
     let limits = Limits {
         max_streams: context.config.max_streams,
         ping_timeout: context.config.ping_timeout.max(context.timeouts.prove),
@@ -92,7 +100,7 @@ async fn serve(
             .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
 
     let answers = prove(context, &mut driver, &link, resumed, progress).await?;
-    context.announce(&link, progress);
+    context.announce(&link, progress, resumption);
     let ended = driver.until_ended(answers).await;
     Ok((link, ended))
 }
@@ -112,11 +120,18 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     let limit = context.timeouts.prove;
     let proof = async {
         let answers = until_answered(context, driver).await?;
+        link.passport.note_proof(match answers {
+            PingAnswers::Expected => Proof::Ping,
+            PingAnswers::Never => Proof::SettingsAck,
+        });
         if let (Some(check), Some(sender)) = (&context.config.health, link.sender()) {
             let asked = driver.during(health::ask(sender, &context.key.authority, check)).await?;
             // Anything but a refusal of the certificate is the application's matter, not this connection's.
             if let Err(fault @ HealthFault::CertificateRefused(_)) = asked {
                 return Ok(Err(fault.to_dial_error(check)));
+            }
+            if asked.is_ok() {
+                link.passport.note_proof(Proof::HealthRequest);
             }
         }
         Ok(Ok(answers))
@@ -162,7 +177,7 @@ const PING_PATIENCE_KNOWN: std::time::Duration = std::time::Duration::from_milli
 
 impl Context {
     /// A connection is proven: it serves from now on, and everybody hears of it.
-    pub(crate) fn announce(&self, link: &Arc<Link>, progress: &Progress) {
+    pub(crate) fn announce(&self, link: &Arc<Link>, progress: &Progress, resumption: Resumption) {
         link.proved(progress.phases_now());
         let resumed = link.birth.facts.kind.is_resumed();
         let report = self.report(link.id(), link.birth.generation, progress, Some(resumed), None);
@@ -172,6 +187,7 @@ impl Context {
         if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
         self.hub.register(link.clone());
         self.hub.supervisor.notify_one();
+        self.note_proven(link, resumption);
     }
 
     pub(crate) fn report(

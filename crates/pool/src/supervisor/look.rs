@@ -33,7 +33,7 @@ impl Supervisor {
         if ticked.is_some() {
             self.tell_breaker(ticked);
         }
-        self.meter.note_requests(hub.counters.totals().requests, now);
+        self.meter.note_requests(hub.totals().requests, now);
         let links = hub.links();
         self.look_at_probe(&links, now);
         let mut facts = Facts {
@@ -51,6 +51,9 @@ impl Supervisor {
             test: if self.learned.retest_due(now) { Test::Due } else { Test::NotDue },
         };
         for link in &links {
+            if link.passport.take_settings_changed() {
+                self.context.note_settings(link);
+            }
             match link.state() {
                 State::Serving => facts.serving.push(self.look_at(link, active, now)),
                 State::Draining => {
@@ -105,6 +108,7 @@ impl Supervisor {
             tracing::info!(environment = %self.context.key.environment, connection = %id,
                 limits = ?self.learned.limits(), "a learned limit no longer holds");
             self.probe = None;
+            self.context.note_limits(&self.learned.limits());
             self.make_known();
         }
     }
@@ -128,6 +132,7 @@ impl Supervisor {
         if self.learned.note(sample) {
             tracing::info!(environment = %self.context.key.environment, limits = ?self.learned.limits(),
                 "the provider ends connections by a rule; successors will serve before");
+            self.context.note_limits(&self.learned.limits());
         }
         self.make_known();
     }

@@ -48,6 +48,7 @@ use crate::{
     key::PoolKey,
     learned::Learned,
     observe::Observer,
+    passport::Records,
     status::{BreakerStatus, LearnedStatus, Protocol},
     workers::Workers,
 };
@@ -61,6 +62,7 @@ pub(crate) struct Context {
     pub(crate) hub: Arc<Hub>,
     pub(crate) workers: Workers,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) records: Records,
 }
 
 /// Longest interval of PINGs to a provider that found them too many.
@@ -149,7 +151,9 @@ impl Supervisor {
         let budget = Budget::of(&self.learned.limits(), &self.meter.pace());
         for link in self.context.hub.links() {
             let role = if self.probe == Some(link.id()) { Role::Probe } else { Role::Regular };
-            link.allot(role, budget.map(|b| (b.requests, b.wake_at)));
+            if link.allot(role, budget.map(|b| (b.requests, b.wake_at))) {
+                self.context.hub.supervisor.notify_one();
+            }
             if let Some((_, cause)) = plan.retire.iter().find(|(id, _)| *id == link.id()) {
                 link.retire(*cause, now);
             }
@@ -225,7 +229,7 @@ impl Supervisor {
             let why = self.breaker.why().map(|why| why.code());
             tracing::info!(environment = %self.context.key.environment, state = state.as_str(), why, "breaker");
             self.context.observer.breaker(state);
-            // It allows something else now: look again.
+            // What it allows has changed after the policy looked.
             self.context.hub.supervisor.notify_one();
         }
         self.make_known();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
+    connection::{STREAM_ROOM, STREAM_WARNING},
     http1::IDLE_LIMIT,
     journey::ConnectionId,
     learned::LearnedLimits,
@@ -132,6 +133,9 @@ impl Serving {
         if now >= self.retire_at {
             return Standing::Due(CauseOfDeath::Age);
         }
+        if self.requests >= STREAM_ROOM {
+            return Standing::Due(CauseOfDeath::Exhausted);
+        }
         if let Some(budget) = Budget::of(limits, pace) {
             if self.requests >= budget.requests {
                 return Standing::Due(CauseOfDeath::LearnedLimit);
@@ -139,6 +143,9 @@ impl Serving {
             if self.requests >= budget.wake_at {
                 return Standing::Fading { until: self.next_end(now, limits, pace).map(|end| end.at) };
             }
+        }
+        if self.requests >= STREAM_ROOM - STREAM_WARNING {
+            return Standing::Fading { until: self.next_end(now, limits, pace).map(|end| end.at) };
         }
         match self.next_end(now, limits, pace) {
             Some(end) if now >= end.at => Standing::Due(end.cause),

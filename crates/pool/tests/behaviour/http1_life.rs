@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use pool::{CauseOfDeath, ConnectionId, DialReport, Observer, Protocol, Verdict};
+use pool::{CauseOfDeath, ConnectionId, DialReport, DriftField, Observer, Protocol, Verdict};
 use tokio_rustls::server::TlsStream;
 
 use crate::support::*;
@@ -30,12 +30,12 @@ impl Observer for Recorder {
     }
     fn goaway(&self, _: ConnectionId, _: u32) {}
     fn retried(&self, _: Verdict) {}
+    fn drifted(&self, _: DriftField) {}
 }
 
 fn start_recorded(port: u16, generation: Arc<Generation>, config: PoolConfig) -> (Pool, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
-    let spec =
-        PoolSpec { observer: recorder.clone(), ..spec_at(port, generation, config, Timeouts::default()) };
+    let spec = PoolSpec { observer: recorder.clone(), ..spec(port, generation, config, Timeouts::default()) };
     (Pool::start(spec, &Handle::current()), recorder)
 }
 

@@ -5,4 +5,5 @@ mod habits;
 mod http1;
 mod http1_life;
 mod http2;
+mod passports;
 mod support;

@@ -17,8 +17,8 @@ pub(crate) use http::{Request, Response, StatusCode};
 pub(crate) use http_body::{Body, Frame};
 pub(crate) use http_body_util::BodyExt;
 pub(crate) use pool::{
-    HostPort, Journey, Pool, PoolConfig, PoolKey, PoolSpec, ResponseBody, RetryPolicy, RetrySafe, SendError,
-    SendErrorKind, SendOptions, State, Target, Timeouts, Unobserved, Workers, coalesce,
+    HostPort, Journey, Obituaries, Pool, PoolConfig, PoolKey, PoolSpec, ResponseBody, RetryPolicy, RetrySafe,
+    SendError, SendErrorKind, SendOptions, State, Target, Timeouts, Unobserved, Workers, coalesce,
 };
 pub(crate) use provider_sim::{
     Behaviour, ClientCredentials, ClientSpec, GoAwayForm, HttpVersions, Pki, PkiOptions, Simulator,
@@ -89,10 +89,11 @@ pub(crate) fn start_at(
     config: PoolConfig,
     timeouts: Timeouts,
 ) -> Pool {
-    Pool::start(spec_at(port, generation, config, timeouts), &Handle::current())
+    Pool::start(spec(port, generation, config, timeouts), &Handle::current())
 }
 
-pub(crate) fn spec_at(
+/// What such a pool is made from.
+pub(crate) fn spec(
     port: u16,
     generation: Arc<Generation>,
     config: PoolConfig,
@@ -116,6 +117,7 @@ pub(crate) fn spec_at(
         seed: 7,
         workers: Workers::current(),
         observer: Arc::new(Unobserved),
+        obituaries: Obituaries::new(Arc::new(SystemClock)),
     }
 }
 
@@ -128,7 +130,12 @@ pub(crate) fn config(min: u32, max: u32) -> PoolConfig {
 }
 
 pub(crate) fn options() -> SendOptions {
-    SendOptions { timeouts: Timeouts::default(), retry: RetryPolicy::Unprocessed, max_body_bytes: u64::MAX }
+    SendOptions {
+        timeouts: Timeouts::default(),
+        retry: RetryPolicy::Unprocessed,
+        max_body_bytes: u64::MAX,
+        caller: pool::Caller::default(),
+    }
 }
 
 /// A body of unknown length.

@@ -346,3 +346,14 @@ fn a_shared_connection_goes_only_when_exclusive_ones_can_carry_its_load() {
     f.serving.extend((4..=7).map(|id| exclusive(id, 0)));
     assert_eq!(decide(&config(), &f).retire, [(ConnectionId(1), CauseOfDeath::Replaced)]);
 }
+
+#[test]
+fn a_connection_whose_stream_numbers_run_out_is_replaced_make_before_break() {
+    use crate::connection::{STREAM_ROOM, STREAM_WARNING};
+    let with = |requests| Serving { requests, ..serving(1) };
+    let mut f = facts(vec![with(STREAM_ROOM - STREAM_WARNING), serving(2)]);
+    let plan = decide(&config(), &f);
+    assert_eq!((plan.dials, plan.retire.len()), (1, 0), "the successor comes first");
+    f.serving = vec![with(STREAM_ROOM), serving(2), serving(3)];
+    assert_eq!(decide(&config(), &f).retire, vec![(ConnectionId(1), CauseOfDeath::Exhausted)]);
+}
