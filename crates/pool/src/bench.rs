@@ -3,7 +3,7 @@
 //! Owns nothing that the product uses; compiled only with the feature `bench`. The parts it puts together are the
 //! product's own, so that what is measured is what runs.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use parking_lot::Mutex;
 use tls_core::{Generation, HandshakeFacts};
@@ -15,8 +15,10 @@ use tokio::{
 use crate::{
     Pool, PoolConfig, PoolSpec,
     connection::{Birth, Driver, Limits, Link, PingAnswers, wire},
+    dns::Directory,
     hub::{Hub, Preference, StreamLease},
     passport::Records,
+    send::Sending,
     status::DialPhases,
     status::Protocol,
     supervisor::{Context, next_id},
@@ -82,6 +84,8 @@ where
     let records = Records::new(&spec.key.environment, spec.obituaries);
     let context = Arc::new(Context {
         key: spec.key,
+        directory: Directory::silent(spec.target.place()),
+        sending: Sending::new(&spec.config),
         target: spec.target,
         config: spec.config,
         timeouts: spec.timeouts,
@@ -119,7 +123,7 @@ fn birth(generation: &Generation, worker: usize, facts: HandshakeFacts) -> Birth
         protocol: Protocol::H2,
         generation: generation.serial(),
         worker,
-        address: "memory".to_owned(),
+        address: SocketAddr::from(([127, 0, 0, 1], 0)),
         born: now,
         retire_at: now,
         facts,

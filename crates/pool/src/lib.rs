@@ -10,6 +10,7 @@ pub mod coalesce;
 mod config;
 mod connection;
 mod dial;
+mod dns;
 mod drift;
 mod error;
 mod health;
@@ -30,13 +31,13 @@ mod testing;
 mod verdict;
 pub mod workers;
 
-pub use config::{LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
+pub use config::{LastStreamId, LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
 pub use connection::{Announced, Event, Illegal, Proof, Setting, State};
 pub use dial::{HostPort, Target};
 pub use drift::{DriftChange, DriftField, DriftKind, DriftSeverity, DriftValue};
-pub use error::{BodyError, DialError, SendError, SendErrorKind};
+pub use error::{BodyError, DialError, ResponseCut, SendError, SendErrorKind};
 pub use health::{Expected, Health, HealthCheck};
-pub use journey::{ConnectionId, Journey};
+pub use journey::{ConnectionId, Journey, Phase};
 pub use key::PoolKey;
 pub use learned::LearnedLimits;
 pub use observe::{DialReport, Observer, Unobserved};
@@ -48,8 +49,8 @@ pub use pool::{Cut, Pool, PoolSpec};
 pub use queue::Caller;
 pub use send::{BoxError, ResponseBody, SendOptions, TimeForm, TimeLeft};
 pub use status::{
-    BreakerStatus, CauseOfDeath, ConnectionStatus, DRIFT_SHOWN, DialFailureStatus, DialPhases,
-    GenerationRole, LearnedStatus, PoolStatus, PoolTotals, Protocol,
+    AddressStatus, BreakerStatus, CauseOfDeath, ConnectionStatus, DRIFT_SHOWN, DialFailureStatus, DialPhases,
+    GenerationRole, LearnedStatus, PoolStatus, PoolTotals, Protocol, ResolutionStatus,
 };
 pub use supervisor::BreakerState;
 pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};

@@ -42,6 +42,10 @@ pub trait Observer: Send + Sync + 'static {
     fn retried(&self, verdict: Verdict);
     /// The provider changed in this respect.
     fn drifted(&self, field: DriftField);
+    /// A replay that the route's policy allows was not made: the retry budget is used up.
+    fn retry_denied(&self) {}
+    /// A request failed although the provider provably did not process it and its body was still held. Stays 0.
+    fn unprocessed_lost(&self) {}
     /// The breaker came to this state.
     fn breaker(&self, _state: BreakerState) {}
 }

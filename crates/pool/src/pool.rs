@@ -15,6 +15,7 @@ use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time::Instant};
 use crate::{
     config::{PoolConfig, Timeouts},
     dial::Target,
+    dns::{Directory, SystemResolver},
     drift::DriftChange,
     error::SendError,
     hub::Hub,
@@ -22,7 +23,7 @@ use crate::{
     key::PoolKey,
     observe::Observer,
     passport::{Obituaries, Records},
-    send::{BoxError, ResponseBody, SendOptions, send},
+    send::{BoxError, ResponseBody, SendOptions, Sending, Sweeper, send},
     status::{BreakerStatus, DRIFT_SHOWN, DialFailureStatus, LearnedStatus, PoolStatus},
     supervisor::{Context, Supervisor},
     verdict::{RetrySafe, Verdict},
@@ -78,8 +79,18 @@ impl Pool {
     pub fn start(spec: PoolSpec, control: &Handle) -> Self {
         let hub = Hub::new(spec.generation, &spec.config);
         let records = Records::new(&spec.key.environment, spec.obituaries);
+        let waking = hub.clone();
+        let directory = Directory::start(
+            spec.target.place(),
+            spec.timeouts.connect,
+            SystemResolver::new(spec.config.name_servers.clone()),
+            control,
+            move || waking.supervisor.notify_one(),
+        );
         let context = Arc::new(Context {
             key: spec.key,
+            directory,
+            sending: Sending::new(&spec.config),
             target: spec.target,
             config: spec.config,
             timeouts: spec.timeouts,
@@ -88,6 +99,7 @@ impl Pool {
             observer: spec.observer,
             records,
         });
+        Sweeper::start(&context, control);
         let supervisor = Supervisor::new(context.clone(), spec.seed);
         let task = control.spawn(supervisor.run());
         Self { context, supervisor: Arc::new(Mutex::new(Some(task))) }
@@ -203,6 +215,7 @@ impl Pool {
             },
             learned: LearnedStatus { ping_interval: hub.ping_interval(), ..known.learned },
             health: known.health,
+            resolution: context.directory.status(now),
             tickets: generation.tickets().stats(),
             reuse_ratio: reuse_ratio(totals.requests, totals.connections),
             totals,
@@ -223,6 +236,7 @@ impl Pool {
     /// Dropping it leaves the pool stopping, without a deadline.
     pub async fn stop(&self, limit: Duration) -> Cut {
         self.context.hub.stop();
+        self.context.directory.stop();
         let task = self.supervisor.lock().take();
         let Some(mut task) = task else { return Cut::default() };
         if tokio::time::timeout(limit, &mut task).await.is_ok() {

@@ -2,7 +2,7 @@
 //!
 //! Snapshots only: reading one changes nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tls_core::{HandshakeFacts, TicketStats};
@@ -188,6 +188,12 @@ pub struct PoolTotals {
     /// HTTP/1.1: requests written on a connection used before that ended without a byte of a response: the provider
     /// may have been closing it as idle, or may have processed the request. Replayed by policy only.
     pub stale_in_doubt: u64,
+    /// Replays that the rules allowed and the retry budget did not.
+    pub retries_denied: u64,
+    /// Requests that failed although the provider provably did not process them and their body was still held: three
+    /// attempts were used up, or the queue had no stream for the next one in time. Stays 0. Not counted: the caller's
+    /// own deadline, a stop, and outages in which nothing serves.
+    pub unprocessed_lost: u64,
 }
 
 /// Changes of the provider that a [`PoolStatus`] shows.
@@ -226,6 +232,8 @@ pub struct PoolStatus {
     pub learned: LearnedStatus,
     /// The application's health; `None` without a health request.
     pub health: Option<Health>,
+    /// The addresses of the place that is dialled (the proxy, if there is one); `None` where it is an address already.
+    pub resolution: Option<ResolutionStatus>,
     /// Tickets of the active generation.
     pub tickets: TicketStats,
     /// Totals since start.
@@ -282,4 +290,33 @@ pub struct DialFailureStatus {
     pub message: String,
     /// How long ago.
     pub ago: Duration,
+}
+
+/// What is known of the addresses behind a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ResolutionStatus {
+    /// The name that is asked for.
+    pub host: String,
+    /// How long the last good answer may still be believed; `None` when there is none, or its time is over.
+    pub valid_for: Option<Duration>,
+    /// How long questions have failed. The last good answer stays in use meanwhile.
+    pub failing_for: Option<Duration>,
+    /// Why they fail.
+    pub failure: Option<String>,
+    /// The addresses that are not gone, at most 256; those of the last good answer first.
+    pub addresses: Vec<AddressStatus>,
+}
+
+/// One address behind a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AddressStatus {
+    /// The address.
+    pub address: IpAddr,
+    /// Sockets to it: being connected, serving, draining.
+    pub connections: u32,
+    /// Answers in a row that did not hold it. Nothing new is dialled there meanwhile; after three over two TTLs it is
+    /// gone and its connections are replaced.
+    pub absent_answers: u32,
+    /// A dial there failed lately: others go first.
+    pub failed_lately: bool,
 }

@@ -111,14 +111,12 @@ pub(crate) fn status(environment: &str) -> PoolStatus {
         breaker: BreakerStatus::default(),
         learned: LearnedStatus::default(),
         health: None,
+        resolution: None,
         tickets: TicketStats::default(),
         totals: PoolTotals::default(),
         reuse_ratio: 0.0,
         connections: Vec::new(),
         drift: Vec::new(),
-        breaker: BreakerStatus::default(),
-        learned: LearnedStatus::default(),
-        health: None,
     }
 }
 

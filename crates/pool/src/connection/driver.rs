@@ -54,6 +54,8 @@ pub(crate) struct Driver<S> {
     settings_acks: u32,
     /// Frames that the passport knows of; see [`super::wire::Glance`].
     frames: u32,
+    /// A lowered number of streams that h2 has not been told of, and since when it cannot be.
+    withheld: Option<(u32, Instant)>,
     /// Requests given to it when last looked at, and since when it has carried nothing.
     carried: u64,
     active_at: Instant,
@@ -76,6 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // h2 gives the handle out once; nobody has taken it, because the connection was made by our caller just now.
         let mut ping = connection.ping_pong().expect("the PING handle of a fresh connection");
         ping.send_ping(Ping::opaque())?;
+        link.opening().watch(wire.departed());
         let now = Instant::now();
         Ok(Self {
             connection,
@@ -87,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             goaways: 0,
             settings_acks: 0,
             frames: 0,
+            withheld: None,
             carried: 0,
             active_at: now,
             limits,
@@ -156,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         self.link.register_driver(cx.waker());
-        let polled = Pin::new(&mut self.connection).poll(cx);
+        let polled = self.poll_connection(cx);
         let now = Instant::now();
         self.note_inbound(now);
         if let Poll::Ready(result) = polled {
@@ -174,6 +178,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Polls h2; where the provider lowered its number of streams, h2 writes what was opened before it reads that.
+    fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        let Some(theirs) = self.wire.withheld_limit().filter(|_| polled.is_pending()) else {
+            return polled;
+        };
+        let (_, since) = *self.withheld.insert((theirs, self.withheld.map_or_else(Instant::now, |w| w.1)));
+        self.set_capacity(theirs);
+        if !self.link.opening().is_quiet() {
+            // Another worker is between its look at the limit and h2: a matter of nanoseconds.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
+            return Poll::Ready(ended);
+        }
+        if self.wire.is_blocked() && since.elapsed() < WITHHELD {
+            return Poll::Pending;
+        }
+        self.withheld = None;
+        self.wire.release();
+        Pin::new(&mut self.connection).poll(cx)
     }
 
     fn note_inbound(&mut self, now: Instant) {
@@ -244,7 +272,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Our own cap or the provider's SETTINGS, whichever is smaller, read again after every frame.
     fn note_capacity(&self) {
         let theirs = u32::try_from(self.connection.max_concurrent_send_streams()).unwrap_or(u32::MAX);
-        if self.link.set_capacity(self.limits.max_streams.min(theirs)) {
+        let withheld = self.withheld.map_or(u32::MAX, |(streams, _)| streams);
+        self.set_capacity(theirs.min(withheld));
+    }
+
+    fn set_capacity(&self, theirs: u32) {
+        let streams = self.limits.max_streams.min(theirs);
+        self.link.opening().set_limit(streams);
+        if self.link.set_capacity(streams) {
             self.hub.dispatch();
         }
     }
@@ -310,6 +345,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
+/// Longest time that SETTINGS are kept back while the transport takes no writes: a provider that reads only once we
+/// do must not be waited for. Looked at whenever the driver runs, at the latest for the next PING.
+const WITHHELD: Duration = Duration::from_secs(1);
 /// A connection that carried nothing for less than this was busy: its last response may have just left.
 const IDLE: Duration = Duration::from_secs(1);
 /// Error codes of GOAWAY (RFC 9113 §7).

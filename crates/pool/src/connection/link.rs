@@ -4,6 +4,7 @@
 //! owns a permit.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 use super::{
     Trust, Vitals,
+    opening::Opening,
     permits::{Grant, Permits, Share, View, Waiters},
     state::{Event, State},
 };
@@ -27,6 +29,7 @@ use crate::{
     hub::Hub,
     journey::ConnectionId,
     passport::Passport,
+    send::{Readings, ResetBudget},
     status::DialPhases,
     status::{CauseOfDeath, ConnectionStatus, GenerationRole, Protocol},
 };
@@ -38,7 +41,7 @@ pub(crate) struct Birth {
     pub(crate) protocol: Protocol,
     pub(crate) generation: u64,
     pub(crate) worker: usize,
-    pub(crate) address: String,
+    pub(crate) address: SocketAddr,
     pub(crate) born: Instant,
     /// When it is to be replaced by age.
     pub(crate) retire_at: Instant,
@@ -77,6 +80,9 @@ pub(crate) struct Link {
     idle_since_us: AtomicU64,
     credited: AtomicBool,
     vitals: Vitals,
+    opening: Opening,
+    readings: Readings,
+    resets: Mutex<ResetBudget>,
     /// It puts a learned limit to the test, one stream at a time.
     probing: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
@@ -99,6 +105,9 @@ impl Link {
             idle_since_us: AtomicU64::new(0),
             credited: AtomicBool::new(false),
             vitals: Vitals::default(),
+            opening: Opening::default(),
+            readings: Readings::default(),
+            resets: Mutex::default(),
             probing: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
@@ -198,6 +207,21 @@ impl Link {
     /// Its vital signs.
     pub(crate) fn vitals(&self) -> &Vitals {
         &self.vitals
+    }
+
+    /// The gate through which its streams are opened.
+    pub(crate) fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// The response bodies that are being read on it.
+    pub(crate) fn readings(&self) -> &Readings {
+        &self.readings
+    }
+
+    /// How many of its streams may still be reset.
+    pub(crate) fn resets(&self) -> &Mutex<ResetBudget> {
+        &self.resets
     }
 
     /// Something changed that the driver should look at.
@@ -317,7 +341,7 @@ impl Link {
             } else {
                 GenerationRole::Draining
             },
-            address: self.birth.address.clone(),
+            address: self.birth.address.to_string(),
             age,
             in_flight: self.in_flight(),
             capacity: self.capacity(),

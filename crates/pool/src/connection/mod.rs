@@ -5,6 +5,8 @@
 
 mod driver;
 mod link;
+mod opening;
+mod outbound;
 mod permits;
 mod pinger;
 mod proof;

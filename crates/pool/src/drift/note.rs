@@ -67,10 +67,8 @@ impl Context {
     pub(crate) fn note_proven(&self, link: &Link, resumption: Resumption) {
         let birth = &link.birth;
         let passport = link.passport.status(Duration::ZERO, 0);
-        let mut fingerprint = Fingerprint::default().with_handshake(&birth.facts);
-        if let Ok(address) = birth.address.parse() {
-            fingerprint = fingerprint.with_address(address);
-        }
+        let mut fingerprint =
+            Fingerprint::default().with_handshake(&birth.facts).with_address(birth.address.into());
         if let Some(settings) = &passport.settings {
             fingerprint = fingerprint.with_settings(settings);
         }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     connection::{Link, State},
-    dial::Transport,
+    passport::Counted,
     send::BoxError,
     status::CauseOfDeath,
 };
@@ -40,12 +40,12 @@ const READYING: Duration = Duration::from_millis(100);
 /// A connection that bb8 lends.
 pub(crate) struct Http1Connection {
     sender: Sender,
-    probe: Arc<Probe<Transport>>,
+    probe: Arc<Probe<Counted>>,
     link: Arc<Link>,
 }
 
 impl Http1Connection {
-    pub(super) fn new(sender: Sender, probe: Arc<Probe<Transport>>, link: Arc<Link>) -> Self {
+    pub(super) fn new(sender: Sender, probe: Arc<Probe<Counted>>, link: Arc<Link>) -> Self {
         Self { sender, probe, link }
     }
 

@@ -20,10 +20,11 @@ use super::{
 };
 use crate::{
     connection::{Birth, Ended, Farewell, Link, Proof, State},
-    dial::{Dialled, Progress, Transport},
+    dial::{Dialled, Progress},
     drift::Resumption,
     error::DialError,
     health::HealthFault,
+    passport::{Counted, counted},
     status::{CauseOfDeath, Protocol},
     supervisor::{Context, Destiny},
 };
@@ -57,6 +58,7 @@ pub(crate) async fn serve(
     };
     let Dialled { transport, facts, address, generation } = dialled;
     let resumed = facts.kind.is_resumed();
+    let (transport, tickets) = counted(transport);
     let (stream, probe) = listening(transport);
     let header = context.config.max_response_header_bytes as usize;
     let (sender, connection) = Builder::new()
@@ -76,6 +78,7 @@ pub(crate) async fn serve(
         facts,
     };
     let link = Link::new(birth, None);
+    link.passport.note_tickets(tickets);
     link.set_capacity(1);
     let sender: Sender = Arc::new(Mutex::new(Some(sender)));
     let mut drive = Drive {
@@ -128,10 +131,10 @@ async fn ask(context: &Context, drive: &mut Drive, resumed: bool) -> Result<Proo
 
 /// Drives one connection. Dropping it closes the transport at once.
 struct Drive {
-    connection: Connection<TokioIo<Listening<Transport>>, Http1Body>,
+    connection: Connection<TokioIo<Listening<Counted>>, Http1Body>,
     link: Arc<Link>,
     sender: Sender,
-    probe: Arc<Probe<Transport>>,
+    probe: Arc<Probe<Counted>>,
     /// How hyper's part of it ended, once it did.
     over: Option<hyper::Result<()>>,
     /// Bounds the polite end, or the wait for what the last exchange has to say.

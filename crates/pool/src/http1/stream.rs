@@ -7,21 +7,16 @@
 
 use std::{
     io,
-    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use parking_lot::Mutex;
-use socket2::SockRef;
 use tls_core::TlsFault;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{connection::fault_of, dial::Transport};
+use crate::{connection::fault_of, passport::Counted};
 
 /// What fits into one TLS record (RFC 8446 §5.1): a write of at most this much that fails left no whole record, and of
 /// less than a whole record the provider can read nothing.
@@ -84,13 +79,12 @@ impl<S> Probe<S> {
     }
 }
 
-impl Probe<Transport> {
+impl Probe<Counted> {
     /// Asks the kernel, not the reactor: what arrived a moment ago may not have been polled for yet.
     pub(super) fn signs(&self) -> Signs {
         let inner = self.0.lock();
-        let Some(tls) = &inner.stream else { return Signs::Ended };
-        let tcp: &TcpStream = tls.get_ref().0.get_ref();
-        match SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]) {
+        let Some(stream) = &inner.stream else { return Signs::Ended };
+        match stream.get_ref().get_ref().0.get_ref().peek() {
             Ok(0) => Signs::Ended,
             Ok(_) => Signs::Unread,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Signs::Quiet,

@@ -82,6 +82,8 @@ pub(crate) struct Counters {
     pub(crate) goaways: AtomicU64,
     pub(crate) stale_unsent: AtomicU64,
     pub(crate) stale_in_doubt: AtomicU64,
+    pub(crate) retries_denied: AtomicU64,
+    pub(crate) unprocessed_lost: AtomicU64,
 }
 
 impl Counters {
@@ -99,6 +101,8 @@ impl Counters {
             goaways: read(&self.goaways),
             stale_unsent: read(&self.stale_unsent),
             stale_in_doubt: read(&self.stale_in_doubt),
+            retries_denied: read(&self.retries_denied),
+            unprocessed_lost: read(&self.unprocessed_lost),
         }
     }
 }

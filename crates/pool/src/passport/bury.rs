@@ -69,7 +69,7 @@ impl Context {
             age_us: micros(age),
             idle_us: passport.idle.map_or(u64::MAX, micros),
             requests: link.requests(),
-            address: link.birth.address.parse().ok(),
+            address: Some(link.birth.address.into()),
             phases: DialTimes::from(&link.phases()),
             ping: PingMicros::from(passport.ping),
             cipher_suite: Some(facts.cipher_suite),

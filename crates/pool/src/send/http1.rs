@@ -9,7 +9,7 @@ mod body;
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, Version, header};
+use http::{HeaderMap, Request, Response, Version, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, client::conn::TrySendError};
@@ -20,14 +20,15 @@ pub(super) use self::body::Progress;
 use self::body::{Sending, Slot};
 use super::{
     BoxError, Head,
-    exchange::{Limits, Unanswered},
+    exchange::{Connection, Limits, Unanswered},
     upload::{Upload, UploadError},
 };
 use crate::{
-    connection::Farewell,
+    connection::{Farewell, Link},
     error::SendErrorKind,
-    http1::{Loan, Passed, in_origin_form},
+    http1::{Http1Body, Loan, Passed, in_origin_form},
     hub::{Hub, StreamLease},
+    journey::Phase,
     status::CauseOfDeath,
     verdict::Verdict,
 };
@@ -38,16 +39,16 @@ pub(super) struct Answered {
     pub(super) progress: Arc<Progress>,
     /// Bytes taken from the caller by then.
     pub(super) taken: u64,
+    pub(super) lease: StreamLease,
 }
 
-/// Makes one attempt. What failed comes back with the request's body.
+/// Makes one attempt. What failed comes back with the request's body; the lease has been given back.
 ///
 /// # Cancel safety
 /// Dropping it closes the connection; the provider may have processed the request.
 pub(super) async fn attempt<B>(
     hub: &Hub,
-    lease: &StreamLease,
-    loan: &Loan,
+    lease: StreamLease,
     head: &Head,
     mut upload: Upload<B>,
     limits: Limits,
@@ -62,57 +63,80 @@ where
     let mut request = in_origin_form(head.to_request());
     *request.version_mut() = Version::HTTP_11;
     let request = request.map(|()| Sending::new(slot.clone(), progress.clone()).boxed_unsync());
-    let before = loan.passed();
-    let began = Instant::now();
-    // Whatever happens but a response: this connection carries nothing more.
-    let mut exchange = Exchange { loan, ended: Some(CauseOfDeath::Abandoned) };
-    let result = match loan.send(request) {
-        Err(()) => Err(gone("the connection is being retired", Verdict::NotSent)),
-        Ok(response) => tokio::select! {
-            biased;
-            answer = response => answer.map_err(|e| {
-                exchange.ended = Some(CauseOfDeath::ClosedByProvider);
-                let failed = why(e, loan, before, &progress, limits);
-                note_race(hub, lease, before, &failed);
-                failed
-            }),
-            kind = overdue(&progress, began, limits) => {
-                Err(Unanswered { kind, verdict: Verdict::MaybeProcessed })
-            }
-        },
-    };
-    match result {
+    // Declared after the lease: it goes first, so that the connection is retired when the lease gives it back.
+    let mut exchange = Exchange { link: lease.link().clone(), otherwise: Some(CauseOfDeath::Abandoned) };
+    match exchange.make(hub, &lease, request, &progress, limits).await {
         Ok(response) => {
-            exchange.ended = None;
-            drop(exchange);
-            if ends_connection(response.version(), response.headers()) {
-                hear_farewell(lease, loan);
-                hub.supervisor.notify_one();
-            }
             let taken = slot.lock().as_mut().map_or(0, |upload| {
                 upload.let_go();
                 upload.taken()
             });
-            Ok(Answered { response, progress, taken })
+            Ok(Answered { response, progress, taken, lease })
         }
-        Err(failed) => {
-            // From here on the connection's task finds nothing to send. The slot is filled until somebody takes it.
-            let upload = slot.lock().take().expect("nobody else takes the upload");
-            Err((failed, upload))
+        Err((kind, verdict)) => {
+            // From here on the connection's task finds nothing to send. Nobody else empties the slot.
+            let upload = slot.lock().take().expect("the upload is taken once");
+            let phase = match (verdict, progress.moved().ended) {
+                (Verdict::NotSent, _) => Phase::Headers,
+                (_, true) => Phase::ResponseHeader,
+                (_, false) if upload.is_untouched() => Phase::Headers,
+                (_, false) => Phase::RequestBody,
+            };
+            let link = exchange.link.clone();
+            // Over HTTP/1.1 no connection outlives a failed exchange, and it is retired with it.
+            Err((Unanswered { kind, verdict, phase, connection: Connection::Goes, link }, upload))
         }
     }
 }
 
-/// Closes the connection unless the exchange came to a response.
-struct Exchange<'a> {
-    loan: &'a Loan,
-    ended: Option<CauseOfDeath>,
+/// An exchange under way. Whatever becomes of it but a response: the connection carries nothing more.
+struct Exchange {
+    link: Arc<Link>,
+    /// Why the connection ends; `None` once there is a response.
+    otherwise: Option<CauseOfDeath>,
 }
 
-impl Drop for Exchange<'_> {
+impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(cause) = self.ended {
-            self.loan.retire(cause);
+        if let Some(cause) = self.otherwise {
+            self.link.retire(cause, Instant::now());
+        }
+    }
+}
+
+impl Exchange {
+    async fn make(
+        &mut self,
+        hub: &Hub,
+        lease: &StreamLease,
+        request: Request<Http1Body>,
+        progress: &Progress,
+        limits: Limits,
+    ) -> Result<Response<Incoming>, (SendErrorKind, Verdict)> {
+        let retired = || (gone("the connection is being retired"), Verdict::NotSent);
+        let loan = lease.loan().ok_or_else(retired)?;
+        let (before, began) = (loan.passed(), Instant::now());
+        let response = loan.send(request).map_err(|()| retired())?;
+        let answer = tokio::select! {
+            biased;
+            answer = response => answer,
+            kind = overdue(progress, began, limits) => return Err((kind, Verdict::MaybeProcessed)),
+        };
+        match answer {
+            Ok(response) => {
+                self.otherwise = None;
+                if ends_connection(response.version(), response.headers()) {
+                    hear_farewell(&self.link);
+                    hub.supervisor.notify_one();
+                }
+                Ok(response)
+            }
+            Err(e) => {
+                self.otherwise = Some(CauseOfDeath::ClosedByProvider);
+                let failed = why(e, loan, before, progress, limits);
+                note_race(hub, lease, loan, before, &failed);
+                Err(failed)
+            }
         }
     }
 }
@@ -131,8 +155,7 @@ fn ends_connection(version: Version, headers: &HeaderMap) -> bool {
 }
 
 /// Keeps how the connection stood when its end was announced, and has its successor dialled while the body still comes.
-fn hear_farewell(lease: &StreamLease, loan: &Loan) {
-    let link = lease.link();
+fn hear_farewell(link: &Link) {
     link.vitals().bid_farewell(Farewell {
         at: Instant::now(),
         requests: link.requests(),
@@ -141,16 +164,22 @@ fn hear_farewell(lease: &StreamLease, loan: &Loan) {
         routine: true,
         calm: false,
     });
-    loan.retire(CauseOfDeath::ClosedByProvider);
+    link.retire(CauseOfDeath::ClosedByProvider, Instant::now());
 }
 
 /// Counts requests that met a connection which the provider was just closing.
-fn note_race(hub: &Hub, lease: &StreamLease, before: Passed, failed: &Unanswered) {
-    let unanswered = lease.loan().is_some_and(|loan| loan.passed().read == before.read);
-    if !lease.is_reuse() || !unanswered || !matches!(failed.kind, SendErrorKind::ProviderReset { .. }) {
+fn note_race(
+    hub: &Hub,
+    lease: &StreamLease,
+    loan: &Loan,
+    before: Passed,
+    (kind, verdict): &(SendErrorKind, Verdict),
+) {
+    let silent = loan.passed().read == before.read;
+    if !lease.is_reuse() || !silent || !matches!(kind, SendErrorKind::ProviderReset { .. }) {
         return;
     }
-    let counter = match failed.verdict {
+    let counter = match verdict {
         Verdict::MaybeProcessed => &hub.counters.stale_in_doubt,
         _ => &hub.counters.stale_unsent,
     };
@@ -164,7 +193,7 @@ fn why<T>(
     before: Passed,
     progress: &Progress,
     limits: Limits,
-) -> Unanswered {
+) -> (SendErrorKind, Verdict) {
     let returned = error.take_message().is_some();
     let error = error.into_error();
     let kind = match progress.take_fault() {
@@ -178,7 +207,7 @@ fn why<T>(
     };
     // Given back by hyper, or not a byte of it taken by the transport: the provider has not seen it.
     let unsent = returned || loan.passed().written == before.written;
-    Unanswered { kind, verdict: if unsent { Verdict::NotSent } else { Verdict::MaybeProcessed } }
+    (kind, if unsent { Verdict::NotSent } else { Verdict::MaybeProcessed })
 }
 
 fn words_of(error: &hyper::Error) -> String {
@@ -188,8 +217,8 @@ fn words_of(error: &hyper::Error) -> String {
     }
 }
 
-fn gone(detail: &str, verdict: Verdict) -> Unanswered {
-    Unanswered { kind: SendErrorKind::ProviderReset { detail: detail.to_owned() }, verdict }
+fn gone(detail: &str) -> SendErrorKind {
+    SendErrorKind::ProviderReset { detail: detail.to_owned() }
 }
 
 /// Waits until a limit has passed; each time the limit that holds now is computed anew.

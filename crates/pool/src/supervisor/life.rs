@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Context;
 use crate::{
     connection::{Birth, Driver, Ended, Limits, Link, PingAnswers, Proof, wire},
-    dial::{Dialled, Progress, dial},
+    dial::{Dialled, Progress, dial_off_worker},
     drift::Resumption,
     error::DialError,
     health::{self, HealthFault},
@@ -40,14 +40,22 @@ pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, L
     let mut progress = Progress::begin();
     let generation = context.hub.generation.load_full();
     let watch = context.records.dials.begin(generation.tickets().stats().taken);
-    let result = dial(&context.target, &generation, &context.timeouts, &mut progress).await;
+    let result = dial_off_worker(&context, &generation, &mut progress).await;
     let resumption = watch.end(generation.tickets().stats().taken);
     let end = match result {
-        Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
-            serve(&context, destiny, dialled, resumption, &mut progress).await
+        Ok(dialled) => {
+            let address = dialled.address;
+            let end = if dialled.facts.alpn == Some(tls_core::Alpn::H2) {
+                serve(&context, destiny, dialled, resumption, &mut progress).await
+            } else {
+                // `http/1.1`, or nothing agreed on.
+                http1::serve(&context, destiny, dialled, resumption, &mut progress).await
+            };
+            if end.is_err() {
+                context.directory.note_failure(address);
+            }
+            end
         }
-        // `http/1.1`, or nothing agreed on.
-        Ok(dialled) => http1::serve(&context, destiny, dialled, resumption, &mut progress).await,
         Err(e) => Err(e),
     };
     let end = match end {

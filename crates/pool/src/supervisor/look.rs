@@ -85,12 +85,20 @@ impl Supervisor {
             requests: link.requests(),
             born: link.birth.born,
             retire_at: link.birth.retire_at,
-            condemned: (link.birth.generation != active).then_some(CauseOfDeath::Replaced),
+            condemned: self.condemnation(link, active),
             doubted: link.vitals().trust() != Trust::Full,
             probing: self.probe == Some(link.id()),
             idle_for: link.idle_for(now).unwrap_or_default(),
             lending: Lending::of(link.birth.protocol),
         }
+    }
+
+    /// Why the connection has to go whatever its age, if it has to.
+    fn condemnation(&self, link: &Link, active: u64) -> Option<CauseOfDeath> {
+        if link.birth.generation != active {
+            return Some(CauseOfDeath::Replaced);
+        }
+        self.context.directory.is_gone(link.birth.address).then_some(CauseOfDeath::AddressGone)
     }
 
     /// Has the connection under test outlived the limits?

@@ -42,6 +42,7 @@ use crate::{
     config::{PoolConfig, Timeouts},
     connection::{Role, State},
     dial::Target,
+    dns::Directory,
     health::Health,
     hub::{Hub, Known},
     journey::ConnectionId,
@@ -49,6 +50,7 @@ use crate::{
     learned::Learned,
     observe::Observer,
     passport::Records,
+    send::Sending,
     status::{BreakerStatus, LearnedStatus, Protocol},
     workers::Workers,
 };
@@ -61,8 +63,12 @@ pub(crate) struct Context {
     pub(crate) timeouts: Timeouts,
     pub(crate) hub: Arc<Hub>,
     pub(crate) workers: Workers,
+    /// The addresses that dials may use.
+    pub(crate) directory: Directory,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) records: Records,
+    /// What requests share on their way.
+    pub(crate) sending: Sending,
 }
 
 /// Longest interval of PINGs to a provider that found them too many.

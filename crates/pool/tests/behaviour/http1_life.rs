@@ -497,7 +497,7 @@ async fn a_stop_cuts_an_http11_exchange_that_outlasts_its_deadline() {
     let error = timeout(SOON, carried).await.expect("it learns of it").unwrap().unwrap_err();
     assert_eq!(error.verdict, Some(Verdict::MaybeProcessed));
     eventually("nothing is left", || sim.ledger().connections_open == 0).await;
-    assert_eq!(recorder.dials.load(Ordering::Relaxed), 1);
+    assert!(recorder.dials.load(Ordering::Relaxed) <= 2, "one and its spare");
 }
 
 #[tokio::test]

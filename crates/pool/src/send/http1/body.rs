@@ -66,7 +66,7 @@ where
         let Some(upload) = slot.as_mut() else {
             return Poll::Ready(Some(Err("the attempt is over".into())));
         };
-        let frame = match ready!(upload.poll_next(cx)) {
+        let frame = match ready!(upload.poll_chunk(cx)) {
             Ok(Some(chunk)) => Some(Ok(Frame::data(chunk))),
             Ok(None) if this.trailers == Trailers::ToCome => {
                 this.trailers = Trailers::Sent;
@@ -127,7 +127,7 @@ impl Progress {
         *self.fault.lock() = Some(fault);
     }
 
-    pub(super) fn take_fault(&self) -> Option<UploadError> {
+    pub(in crate::send) fn take_fault(&self) -> Option<UploadError> {
         self.fault.lock().take()
     }
 
