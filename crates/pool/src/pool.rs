@@ -201,7 +201,7 @@ impl Pool {
             min_connections: context.config.min_connections,
             max_connections: context.config.max_connections,
             generation: generation.serial(),
-            queue_depth: hub.waiting() + hub.http1().map_or(0, |pool| pool.waiting()),
+            queue_depth: hub.waiting(),
             in_flight: connections.iter().map(|c| c.in_flight).sum(),
             replay_bytes: hub.replay_bytes.load(Ordering::Relaxed),
             dialling: hub.dialling(),

@@ -19,13 +19,13 @@ use tokio::{
 };
 
 use super::{
+    http1::Progress,
     reading::{Reading, Slot, Sweeper, Unread},
-    upload::{Progress, WaitsFor},
+    upload::{UploadError, WaitsFor},
 };
 use crate::{
     connection::{Link, State},
     error::{BodyError, ResponseCut},
-    http1::Loan,
     hub::StreamLease,
     journey::Phase,
     status::CauseOfDeath,
@@ -46,7 +46,7 @@ enum Source {
     H2(Registered),
     Http11 {
         body: Incoming,
-        loan: Loan,
+        lease: StreamLease,
         upload: Arc<Progress>,
         /// The end of the response was seen.
         finished: bool,
@@ -155,10 +155,15 @@ impl ResponseBody {
         Self { source, remaining: length, limits, waiting_since: None, timer: None }
     }
 
-    pub(super) fn http11(body: Incoming, loan: Loan, upload: Arc<Progress>, limits: BodyLimits) -> Self {
+    pub(super) fn http11(
+        body: Incoming,
+        lease: StreamLease,
+        upload: Arc<Progress>,
+        limits: BodyLimits,
+    ) -> Self {
         let remaining = body.size_hint().exact();
         let finished = body.is_end_stream();
-        let source = Source::Http11 { body, loan, upload, finished };
+        let source = Source::Http11 { body, lease, upload, finished };
         let mut this = Self { source, remaining, limits, waiting_since: None, timer: None };
         if finished {
             this.end(Leaving::Ended);
@@ -204,10 +209,10 @@ impl ResponseBody {
                     frame => frame,
                 })
             }
-            Source::Http11 { body, finished, .. } => {
+            Source::Http11 { body, upload, finished, .. } => {
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
                 *finished = matches!(&frame, Some(Ok(_)) if body.is_end_stream()) || frame.is_none();
-                Poll::Ready(frame.map(|f| f.map_err(|e| cut(e.to_string(), complete))))
+                Poll::Ready(frame.map(|f| f.map_err(|e| ended_by(upload, &e, complete))))
             }
         }
     }
@@ -250,6 +255,15 @@ impl ResponseBody {
         let reading = slot.reading.lock();
         let rest = reading.as_ref()?.rest.as_ref()?;
         Some(*rest.beside.moved.lock())
+    }
+}
+
+/// Why a response over HTTP/1.1 broke off: where it began before the request's body had ended, that may be why.
+fn ended_by(upload: &Progress, error: &hyper::Error, complete: bool) -> BodyError {
+    match upload.take_fault() {
+        Some(UploadError::Caller(_)) => BodyError::CallerGone,
+        Some(UploadError::TooLarge { limit }) => BodyError::BodyTooLarge { limit },
+        Some(UploadError::Stream) | None => cut(error.to_string(), complete),
     }
 }
 
@@ -357,9 +371,9 @@ impl Source {
                 }
             }
             // An HTTP/1.1 connection left in the middle of an exchange, either way, cannot be lent again.
-            Self::Http11 { loan, upload, finished, .. } => {
-                if !(*finished && upload.moved().ended) && loan.link().state() == State::Serving {
-                    loan.link().retire(CauseOfDeath::ClosedByProvider, Instant::now());
+            Self::Http11 { lease, upload, finished, .. } => {
+                if !(*finished && upload.moved().ended) && lease.link().state() == State::Serving {
+                    lease.link().retire(CauseOfDeath::Abandoned, Instant::now());
                 }
             }
             Self::Ended => {}

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     config::RetryPolicy,
-    connection::Link,
     error::{BodyError, SendError, SendErrorKind},
+    http1::Fitness,
     hub::{Preference, StreamLease, Turned, Wanted},
     journey::{Journey, Phase},
     status::CauseOfDeath,
@@ -42,11 +42,6 @@ pub(super) struct Carrier<'a> {
     ledger: Ledger,
     /// It is among the pool's requests.
     counted: bool,
-}
-
-enum Leased {
-    Stream(StreamLease),
-    Http1(Arc<crate::http1::Http1Pool>),
 }
 
 impl<'a> Carrier<'a> {
@@ -68,34 +63,55 @@ impl Carrier<'_> {
     {
         loop {
             let lease = match self.lease().await {
-                Ok(Leased::Stream(lease)) => lease,
-                Ok(Leased::Http1(pool)) => return http1::carry(self, &pool, head, upload).await,
+                Ok(lease) => lease,
                 Err(kind) => return Err(self.before_send(kind)),
             };
+            if !self.is_fit(&lease).await {
+                self.context.hub.take_back(lease);
+                continue;
+            }
             let began = self.note_lease(&lease);
             let heard = lease.link().vitals().heard();
+            let limits = self.limits();
             // The lease goes back, or stays with its stream, before the next one is asked for.
-            let result = attempt(lease, head.to_request(), &mut upload, self.limits()).await;
-            self.journey.body_bytes = upload.taken();
-            match result {
-                Ok(answered) => {
-                    if answered.lease.link().vitals().responded() {
-                        self.context.hub.supervisor.notify_one();
+            let unanswered = if lease.loan().is_some() {
+                match http1::attempt(&self.context.hub, lease, &head, upload, limits).await {
+                    Ok(answered) => return Ok(self.deliver_http1(answered, began)),
+                    Err((unanswered, back)) => {
+                        upload = back;
+                        unanswered
                     }
-                    return Ok(self.deliver(answered, upload, began));
                 }
-                Err(unanswered) => {
-                    self.note_times(began, None);
-                    self.journey.phase = unanswered.phase;
-                    self.note_dying(&unanswered);
-                    self.note_silence(heard, began, &unanswered);
-                    self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
+            } else {
+                match attempt(lease, head.to_request(), &mut upload, limits).await {
+                    Ok(answered) => return Ok(self.deliver(answered, upload, began)),
+                    Err(unanswered) => unanswered,
                 }
-            }
+            };
+            self.journey.body_bytes = upload.taken();
+            self.note_times(began, None);
+            self.journey.phase = unanswered.phase;
+            self.note_dying(&unanswered);
+            self.note_silence(heard, began, &unanswered);
+            self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
         }
     }
 
-    pub(super) fn body_limits(&self) -> BodyLimits {
+    /// Looks at a connection that is lent exclusively before it is used: one that the provider closed while it was
+    /// idle costs no attempt.
+    async fn is_fit(&self, lease: &StreamLease) -> bool {
+        let Some(loan) = lease.loan() else { return true };
+        match loan.fitness().await {
+            Fitness::Fit => return true,
+            // Its own task sees the end and says how it came; bb8 does not lend it again.
+            Fitness::Ended => {}
+            Fitness::Spoilt => loan.retire(CauseOfDeath::ProtocolError),
+        }
+        self.context.hub.counters.stale_unsent.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    fn body_limits(&self) -> BodyLimits {
         BodyLimits {
             idle: self.options.timeouts.idle,
             deadline: self.deadline,
@@ -103,36 +119,30 @@ impl Carrier<'_> {
         }
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    fn limits(&self) -> Limits {
         let timeouts = &self.options.timeouts;
         Limits {
             response_header: timeouts.response_header,
             idle: timeouts.idle,
             deadline: self.deadline,
             resets: self.context.config.resets_per_30s,
+            header_bytes: self.context.config.max_response_header_bytes,
         }
     }
 
     /// A stream on a proven connection, at once or after waiting its turn.
-    async fn lease(&mut self) -> Result<Leased, SendErrorKind> {
-        let hub = &self.context.hub;
+    async fn lease(&mut self) -> Result<StreamLease, SendErrorKind> {
         let preference = match self.journey.connection {
             // Set by an earlier lease of this request: it came to nothing there.
             Some(failed) => Preference::Replay { avoid: failed },
             None => Preference::Balanced,
         };
-        loop {
-            if let Some(lease) = hub.try_lease(preference) {
-                return Ok(Leased::Stream(lease));
-            }
-            if let Some(pool) = hub.http1() {
-                return Ok(Leased::Http1(pool));
-            }
-            match self.wait_for_lease(preference).await? {
-                Ok(lease) => return Ok(Leased::Stream(lease)),
-                Err(Turned::Failed(kind)) => return Err(kind),
-                Err(Turned::Http1) => {}
-            }
+        if let Some(lease) = self.context.hub.try_lease(preference) {
+            return Ok(lease);
+        }
+        match self.wait_for_lease(preference).await? {
+            Ok(lease) => Ok(lease),
+            Err(Turned::Failed(kind)) => Err(kind),
         }
     }
 
@@ -143,7 +153,7 @@ impl Carrier<'_> {
         let hub = &self.context.hub;
         // Nothing serves and we know why: say so now, not when the queue's time is up.
         if let Some(outage) = hub.outage()
-            && hub.set().iter().all(|link| link.state() != crate::connection::State::Serving)
+            && hub.links().iter().all(|link| link.state() != crate::connection::State::Serving)
         {
             return Err(SendErrorKind::Unavailable(outage.error.clone()));
         }
@@ -173,7 +183,7 @@ impl Carrier<'_> {
     }
 
     /// How long to wait for a stream: the queue's limit, or what the deadline leaves.
-    pub(super) fn queue_limit(&self) -> Duration {
+    fn queue_limit(&self) -> Duration {
         let queue = self.options.timeouts.queue;
         self.deadline.map_or(queue, |deadline| queue.min(deadline.saturating_duration_since(Instant::now())))
     }
@@ -183,21 +193,7 @@ impl Carrier<'_> {
         if self.counted {
             self.context.hub.counters.further_leases.fetch_add(1, Ordering::Relaxed);
         }
-        self.note_link(lease.link())
-    }
-
-    pub(super) fn note_loan(&mut self, loan: &crate::http1::Loan) -> Instant {
-        let link = loan.link();
-        self.journey.reused = link.requests() > 0;
-        if !self.counted {
-            self.context.hub.counters.lent.fetch_add(1, Ordering::Relaxed);
-        }
-        let now = self.note_link(link);
-        link.count_request();
-        now
-    }
-
-    fn note_link(&mut self, link: &Link) -> Instant {
+        let link = lease.link();
         if !std::mem::replace(&mut self.counted, true) && self.options.retry == RetryPolicy::Idempotent {
             let sending = &self.context.sending;
             sending.retries.note_request(sending.since_begin());
@@ -211,7 +207,7 @@ impl Carrier<'_> {
         Instant::now()
     }
 
-    pub(super) fn note_times(&mut self, began: Instant, sent_at: Option<Instant>) {
+    fn note_times(&mut self, began: Instant, sent_at: Option<Instant>) {
         self.journey.ttfb = began.elapsed();
         self.journey.send = sent_at.map_or(self.journey.ttfb, |at| at.saturating_duration_since(began));
     }
@@ -280,7 +276,7 @@ impl Carrier<'_> {
     }
 
     /// A failure before any byte could have been sent, or between two attempts.
-    pub(super) fn before_send(&self, kind: SendErrorKind) -> SendError {
+    fn before_send(&self, kind: SendErrorKind) -> SendError {
         let ours = matches!(kind, SendErrorKind::QueueFull { .. } | SendErrorKind::QueueTimeout { .. });
         let caller_is_out_of_time = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         let starved = if ours && !caller_is_out_of_time { Starved::Queue } else { Starved::Beyond };
@@ -301,12 +297,25 @@ impl Carrier<'_> {
         SendError { kind, verdict: Some(verdict), retry_safe, journey: *self.journey }
     }
 
+    fn deliver_http1(mut self, answered: http1::Answered, began: Instant) -> Response<ResponseBody> {
+        let http1::Answered { response, progress, taken, lease } = answered;
+        let moved = progress.moved();
+        self.note_times(began, moved.ended.then_some(moved.at));
+        self.journey.body_bytes = taken;
+        self.journey.phase = Phase::ResponseBody;
+        response.map(|body| ResponseBody::http11(body, lease, progress, self.body_limits()))
+    }
+
     fn deliver<B>(mut self, answered: Answered, upload: Upload<B>, began: Instant) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let Answered { response, unfinished, sent_at, lease } = answered;
+        if lease.link().vitals().responded() {
+            self.context.hub.supervisor.notify_one();
+        }
+        self.journey.body_bytes = upload.taken();
         self.note_times(began, sent_at);
         self.journey.phase = Phase::ResponseBody;
         // The response began before the body ended: the rest goes on beside it, as long as anybody reads.

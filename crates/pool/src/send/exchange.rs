@@ -32,6 +32,8 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// End of the whole exchange.
     pub(super) deadline: Option<Instant>,
+    /// Largest response header.
+    pub(super) header_bytes: u32,
     /// Streams that may be reset on one connection within 30 seconds.
     pub(super) resets: u32,
 }

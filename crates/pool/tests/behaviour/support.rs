@@ -323,6 +323,8 @@ where
         let speak = Arc::new(speak);
         loop {
             let (tcp, _) = listener.accept().await.unwrap();
+            // What is written has left when the write is over.
+            tcp.set_nodelay(true).unwrap();
             let (acceptor, speak) = (acceptor.clone(), speak.clone());
             tokio::spawn(async move {
                 if let Ok(tls) = acceptor.accept(tcp).await {

@@ -49,7 +49,6 @@ async fn lease(hub: Arc<Hub>, wanted: Wanted) -> Result<StreamLease, SendErrorKi
     match tokio::time::timeout_at(wanted.until, place.turn()).await {
         Ok(Ok(lease)) => Ok(lease),
         Ok(Err(Turned::Failed(kind))) => Err(kind),
-        Ok(Err(Turned::Http1)) => Err(SendErrorKind::Stopping),
         Err(_) => Err(SendErrorKind::QueueTimeout { after: Duration::ZERO }),
     }
 }
