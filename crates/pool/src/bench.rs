@@ -3,7 +3,7 @@
 //! Owns nothing that the product uses; compiled only with the feature `bench`. The parts it puts together are the
 //! product's own, so that what is measured is what runs.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use parking_lot::Mutex;
 use tls_core::{Generation, HandshakeFacts};
@@ -14,8 +14,11 @@ use tokio::{
 
 use crate::{
     Pool, PoolConfig, PoolSpec,
-    connection::{Birth, Driver, Limits, Link, wire},
+    connection::{Birth, Driver, Limits, Link, PingAnswers, wire},
+    dns::Directory,
     hub::{Hub, Preference, StreamLease},
+    passport::Records,
+    send::Sending,
     status::DialPhases,
     status::Protocol,
     supervisor::{Context, next_id},
@@ -78,14 +81,18 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let hub = Hub::new(spec.generation.clone(), &spec.config);
+    let records = Records::new(&spec.key.environment, spec.obituaries);
     let context = Arc::new(Context {
         key: spec.key,
+        directory: Directory::silent(spec.target.place()),
+        sending: Sending::new(&spec.config),
         target: spec.target,
         config: spec.config,
         timeouts: spec.timeouts,
         hub: hub.clone(),
         workers: spec.workers,
         observer: spec.observer,
+        records,
     });
     let mut links = Vec::with_capacity(streams.len());
     for (worker, (stream, facts)) in streams.into_iter().enumerate() {
@@ -94,18 +101,15 @@ where
         let (sender, connection) =
             context.h2_settings().handshake(stream).await.map_err(|e| e.to_string())?;
         let link = Link::new(birth, Some(sender));
-        let limits = Limits {
-            max_streams: context.config.max_streams,
-            ping_interval: context.config.ping_interval,
-            ping_timeout: context.config.ping_timeout,
-        };
+        let limits =
+            Limits { max_streams: context.config.max_streams, ping_timeout: context.config.ping_timeout };
         let mut driver =
             Driver::new(connection, handle, link.clone(), limits, hub.clone(), context.observer.clone())
                 .map_err(|e| e.to_string())?;
-        driver.until_proved().await.map_err(|ended| ended.detail)?;
+        driver.until_pong().await.map_err(|ended| ended.detail)?;
         link.proved(DialPhases::default());
         hub.register(link.clone());
-        tokio::spawn(driver.until_ended());
+        tokio::spawn(driver.until_ended(PingAnswers::Expected));
         links.push(link);
     }
     hub.publish(links);
@@ -119,7 +123,7 @@ fn birth(generation: &Generation, worker: usize, facts: HandshakeFacts) -> Birth
         protocol: Protocol::H2,
         generation: generation.serial(),
         worker,
-        address: "memory".to_owned(),
+        address: SocketAddr::from(([127, 0, 0, 1], 0)),
         born: now,
         retire_at: now,
         facts,

@@ -10,6 +10,8 @@ pub mod coalesce;
 mod config;
 mod connection;
 mod dial;
+mod dns;
+mod drift;
 mod error;
 mod health;
 mod http1;
@@ -18,6 +20,7 @@ mod journey;
 mod key;
 mod learned;
 mod observe;
+mod passport;
 mod pool;
 mod queue;
 mod send;
@@ -28,21 +31,26 @@ mod testing;
 mod verdict;
 pub mod workers;
 
-pub use config::{LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
-pub use connection::{Event, Illegal, State};
+pub use config::{LastStreamId, LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
+pub use connection::{Announced, Event, Illegal, Proof, Setting, State};
 pub use dial::{HostPort, Target};
-pub use error::{BodyError, DialError, SendError, SendErrorKind};
+pub use drift::{DriftChange, DriftField, DriftKind, DriftSeverity, DriftValue};
+pub use error::{BodyError, DialError, ResponseCut, SendError, SendErrorKind};
 pub use health::{Expected, Health, HealthCheck};
-pub use journey::{ConnectionId, Journey};
+pub use journey::{ConnectionId, Journey, Phase};
 pub use key::PoolKey;
 pub use learned::LearnedLimits;
 pub use observe::{DialReport, Observer, Unobserved};
+pub use passport::{
+    DialTimes, GoAwaySeen, Micros, Obituaries, Obituary, ObituaryFilter, PassportStatus, PingMicros,
+    PingTimes, Prefix, RemoteAddress, ShortText, UnixMicros,
+};
 pub use pool::{Cut, Pool, PoolSpec};
 pub use queue::Caller;
 pub use send::{BoxError, ResponseBody, SendOptions, TimeForm, TimeLeft};
 pub use status::{
-    BreakerStatus, CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole,
-    LearnedStatus, PoolStatus, PoolTotals, Protocol,
+    AddressStatus, BreakerStatus, CauseOfDeath, ConnectionStatus, DRIFT_SHOWN, DialFailureStatus, DialPhases,
+    GenerationRole, LearnedStatus, PoolStatus, PoolTotals, Protocol, ResolutionStatus,
 };
 pub use supervisor::BreakerState;
 pub use verdict::{BodyHeld, Decision, MAX_ATTEMPTS, RetrySafe, Verdict};

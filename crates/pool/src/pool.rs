@@ -15,13 +15,16 @@ use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time::Instant};
 use crate::{
     config::{PoolConfig, Timeouts},
     dial::Target,
+    dns::{Directory, SystemResolver},
+    drift::DriftChange,
     error::SendError,
     hub::Hub,
     journey::Journey,
     key::PoolKey,
     observe::Observer,
-    send::{BoxError, ResponseBody, SendOptions, send},
-    status::{BreakerStatus, DialFailureStatus, LearnedStatus, PoolStatus},
+    passport::{Obituaries, Records},
+    send::{BoxError, ResponseBody, SendOptions, Sending, Sweeper, send},
+    status::{BreakerStatus, DRIFT_SHOWN, DialFailureStatus, LearnedStatus, PoolStatus},
     supervisor::{Context, Supervisor},
     verdict::{RetrySafe, Verdict},
     workers::Workers,
@@ -45,6 +48,8 @@ pub struct PoolSpec {
     pub workers: Workers,
     /// Who hears of events.
     pub observer: Arc<dyn Observer>,
+    /// Where dead connections are remembered; one for all pools of the process.
+    pub obituaries: Arc<Obituaries>,
 }
 
 /// Warm, proven connections to one environment. Cheap to clone; all clones are the same pool.
@@ -73,15 +78,28 @@ impl Pool {
     #[must_use]
     pub fn start(spec: PoolSpec, control: &Handle) -> Self {
         let hub = Hub::new(spec.generation, &spec.config);
+        let records = Records::new(&spec.key.environment, spec.obituaries);
+        let waking = hub.clone();
+        let directory = Directory::start(
+            spec.target.place(),
+            spec.timeouts.connect,
+            SystemResolver::new(spec.config.name_servers.clone()),
+            control,
+            move || waking.supervisor.notify_one(),
+        );
         let context = Arc::new(Context {
             key: spec.key,
+            directory,
+            sending: Sending::new(&spec.config),
             target: spec.target,
             config: spec.config,
             timeouts: spec.timeouts,
             hub,
             workers: spec.workers,
             observer: spec.observer,
+            records,
         });
+        Sweeper::start(&context, control);
         let supervisor = Supervisor::new(context.clone(), spec.seed);
         let task = control.spawn(supervisor.run());
         Self { context, supervisor: Arc::new(Mutex::new(Some(task))) }
@@ -197,11 +215,19 @@ impl Pool {
             },
             learned: LearnedStatus { ping_interval: hub.ping_interval(), ..known.learned },
             health: known.health,
+            resolution: context.directory.status(now),
             tickets: generation.tickets().stats(),
             reuse_ratio: reuse_ratio(totals.requests, totals.connections),
             totals,
             connections,
+            drift: context.records.drift.lock().changes().take(DRIFT_SHOWN).cloned().collect(),
         }
+    }
+
+    /// What changed about the provider since the pool started, newest first, at most 256 changes.
+    #[must_use]
+    pub fn drift(&self) -> Vec<DriftChange> {
+        self.context.records.drift.lock().changes().cloned().collect()
     }
 
     /// Stops the pool: refuses new requests, lets streams end until `limit` has passed, then cuts the rest.
@@ -210,6 +236,7 @@ impl Pool {
     /// Dropping it leaves the pool stopping, without a deadline.
     pub async fn stop(&self, limit: Duration) -> Cut {
         self.context.hub.stop();
+        self.context.directory.stop();
         let task = self.supervisor.lock().take();
         let Some(mut task) = task else { return Cut::default() };
         if tokio::time::timeout(limit, &mut task).await.is_ok() {

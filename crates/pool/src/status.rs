@@ -2,14 +2,20 @@
 //!
 //! Snapshots only: reading one changes nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tls_core::{HandshakeFacts, TicketStats};
 use tokio::time::Instant;
 
 use crate::{
-    connection::State, error::DialError, health::Health, journey::ConnectionId, learned::LearnedLimits,
+    connection::{Proof, State},
+    drift::DriftChange,
+    error::DialError,
+    health::Health,
+    journey::ConnectionId,
+    learned::LearnedLimits,
+    passport::PassportStatus,
     supervisor::BreakerState,
 };
 
@@ -147,6 +153,10 @@ pub struct ConnectionStatus {
     pub handshake: HandshakeFacts,
     /// How long each phase of its dial took.
     pub phases: DialPhases,
+    /// What showed that it serves; `None` until it does.
+    pub proof: Option<Proof>,
+    /// Further particulars.
+    pub passport: PassportStatus,
 }
 
 /// Totals since the pool started.
@@ -168,7 +178,16 @@ pub struct PoolTotals {
     pub replays: u64,
     /// GOAWAY frames received.
     pub goaways: u64,
+    /// Replays that the rules allowed and the retry budget did not.
+    pub retries_denied: u64,
+    /// Requests that failed although the provider provably did not process them and their body was still held: three
+    /// attempts were used up, or the queue had no stream for the next one in time. Stays 0. Not counted: the caller's
+    /// own deadline, a stop, and outages in which nothing serves.
+    pub unprocessed_lost: u64,
 }
+
+/// Changes of the provider that a [`PoolStatus`] shows.
+pub const DRIFT_SHOWN: usize = 8;
 
 /// One pool at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -203,6 +222,8 @@ pub struct PoolStatus {
     pub learned: LearnedStatus,
     /// The application's health; `None` without a health request.
     pub health: Option<Health>,
+    /// The addresses of the place that is dialled (the proxy, if there is one); `None` where it is an address already.
+    pub resolution: Option<ResolutionStatus>,
     /// Tickets of the active generation.
     pub tickets: TicketStats,
     /// Totals since start.
@@ -211,6 +232,9 @@ pub struct PoolStatus {
     pub reuse_ratio: f64,
     /// The connections.
     pub connections: Vec<ConnectionStatus>,
+    /// What changed about the provider lately, newest first, at most [`DRIFT_SHOWN`]; all of it is
+    /// [`Pool::drift`](crate::Pool::drift).
+    pub drift: Vec<DriftChange>,
 }
 
 /// Where the breaker of a pool stands.
@@ -256,4 +280,33 @@ pub struct DialFailureStatus {
     pub message: String,
     /// How long ago.
     pub ago: Duration,
+}
+
+/// What is known of the addresses behind a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ResolutionStatus {
+    /// The name that is asked for.
+    pub host: String,
+    /// How long the last good answer may still be believed; `None` when there is none, or its time is over.
+    pub valid_for: Option<Duration>,
+    /// How long questions have failed. The last good answer stays in use meanwhile.
+    pub failing_for: Option<Duration>,
+    /// Why they fail.
+    pub failure: Option<String>,
+    /// The addresses that are not gone, at most 256; those of the last good answer first.
+    pub addresses: Vec<AddressStatus>,
+}
+
+/// One address behind a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AddressStatus {
+    /// The address.
+    pub address: IpAddr,
+    /// Sockets to it: being connected, serving, draining.
+    pub connections: u32,
+    /// Answers in a row that did not hold it. Nothing new is dialled there meanwhile; after three over two TTLs it is
+    /// gone and its connections are replaced.
+    pub absent_answers: u32,
+    /// A dial there failed lately: others go first.
+    pub failed_lately: bool,
 }

@@ -72,7 +72,7 @@ pub(crate) fn link(generation: u64, capacity: u32) -> Arc<Link> {
         protocol: Protocol::H2,
         generation,
         worker: 0,
-        address: "memory".to_owned(),
+        address: std::net::SocketAddr::from(([127, 0, 0, 1], 443)),
         born: now,
         retire_at: now + Duration::from_secs(3600),
         facts,

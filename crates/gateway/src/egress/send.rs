@@ -156,7 +156,8 @@ fn cut(error: &BodyError, journey: Journey) -> Box<Failure> {
         BodyError::Cut(_) => ErrorCode::ResponseCut,
         BodyError::Idle(_) => ErrorCode::IdleTimeout,
         BodyError::Deadline => ErrorCode::DeadlineExceeded,
-        BodyError::CallerGone => ErrorCode::CallerGone,
+        BodyError::CallerGone | BodyError::CallerStalled(_) | BodyError::Unread(_) => ErrorCode::CallerGone,
+        BodyError::BodyTooLarge { .. } => ErrorCode::BodyTooLarge,
     };
     Box::new(Failure {
         code,

@@ -1,9 +1,11 @@
 //! The worker threads: one current-thread runtime each, so that a request's tasks wake each other without a system
-//! call and a connection's driver shares the thread with the requests it carries.
+//! call and a connection's driver shares the thread with the requests it carries. Beside them one thread that dials:
+//! handshakes sign and verify, which would hold up requests, or whatever else has to be prompt.
 
 use std::{io, num::NonZeroUsize, thread::JoinHandle};
 
 use pool::{Workers, workers};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 /// Running worker threads. Dropping the owner stops them.
@@ -20,22 +22,14 @@ impl WorkerThreads {
     /// When the system gives no thread or no reactor.
     pub fn start(count: NonZeroUsize) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let mut handles = Vec::new();
         let mut threads = Vec::new();
+        let mut handles = Vec::new();
         for index in 0..count.get() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            handles.push(runtime.handle().clone());
-            let stop = stop.clone();
-            threads.push(std::thread::Builder::new().name(format!("tsh-worker-{index}")).spawn(
-                move || {
-                    workers::enter(index);
-                    runtime.block_on(stop.cancelled());
-                    // Whatever still runs has been given its time.
-                    runtime.shutdown_background();
-                },
-            )?);
+            let enter = move || workers::enter(index);
+            handles.push(start(&mut threads, format!("tsh-worker-{index}"), stop.clone(), enter)?);
         }
-        Ok(Self { workers: Workers::new(handles), stop, threads })
+        let dialler = start(&mut threads, "tsh-dial".to_owned(), stop.clone(), || ())?;
+        Ok(Self { workers: Workers::new(handles).dialling_on(dialler), stop, threads })
     }
 
     /// Handles to the workers.
@@ -53,4 +47,22 @@ impl Drop for WorkerThreads {
             let _ = thread.join();
         }
     }
+}
+
+/// Starts a thread with a runtime that turns until `stop`.
+fn start(
+    threads: &mut Vec<JoinHandle<()>>,
+    name: String,
+    stop: CancellationToken,
+    enter: impl FnOnce() + Send + 'static,
+) -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    threads.push(std::thread::Builder::new().name(name).spawn(move || {
+        enter();
+        runtime.block_on(stop.cancelled());
+        // Whatever still runs has been given its time.
+        runtime.shutdown_background();
+    })?);
+    Ok(handle)
 }

@@ -4,6 +4,7 @@
 //! owns a permit.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -20,12 +21,15 @@ use tokio::time::Instant;
 
 use super::{
     Trust, Vitals,
+    opening::Opening,
     permits::{Grant, Permits, Share, View, Waiters},
     state::{Event, State},
 };
 use crate::{
     hub::Hub,
     journey::ConnectionId,
+    passport::Passport,
+    send::{Readings, ResetBudget},
     status::DialPhases,
     status::{CauseOfDeath, ConnectionStatus, GenerationRole, Protocol},
 };
@@ -37,7 +41,7 @@ pub(crate) struct Birth {
     pub(crate) protocol: Protocol,
     pub(crate) generation: u64,
     pub(crate) worker: usize,
-    pub(crate) address: String,
+    pub(crate) address: SocketAddr,
     pub(crate) born: Instant,
     /// When it is to be replaced by age.
     pub(crate) retire_at: Instant,
@@ -64,6 +68,7 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) birth: Birth,
+    pub(crate) passport: Passport,
     phases: OnceLock<DialPhases>,
     state: AtomicU8,
     cause: OnceLock<CauseOfDeath>,
@@ -74,6 +79,9 @@ pub(crate) struct Link {
     credited: AtomicBool,
     buried: AtomicBool,
     vitals: Vitals,
+    opening: Opening,
+    readings: Readings,
+    resets: Mutex<ResetBudget>,
     /// It puts a learned limit to the test, one stream at a time.
     probing: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
@@ -85,6 +93,7 @@ impl Link {
     pub(crate) fn new(birth: Birth, sender: Option<SendRequest<Bytes>>) -> Arc<Self> {
         Arc::new(Self {
             birth,
+            passport: Passport::default(),
             phases: OnceLock::new(),
             state: AtomicU8::new(State::Proving as u8),
             cause: OnceLock::new(),
@@ -95,6 +104,9 @@ impl Link {
             credited: AtomicBool::new(false),
             buried: AtomicBool::new(false),
             vitals: Vitals::default(),
+            opening: Opening::default(),
+            readings: Readings::default(),
+            resets: Mutex::default(),
             probing: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
@@ -200,6 +212,21 @@ impl Link {
         &self.vitals
     }
 
+    /// The gate through which its streams are opened.
+    pub(crate) fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// The response bodies that are being read on it.
+    pub(crate) fn readings(&self) -> &Readings {
+        &self.readings
+    }
+
+    /// How many of its streams may still be reset.
+    pub(crate) fn resets(&self) -> &Mutex<ResetBudget> {
+        &self.resets
+    }
+
     /// Something changed that the driver should look at.
     pub(crate) fn wake_driver(&self) {
         self.driver.wake();
@@ -255,6 +282,7 @@ impl Link {
     }
 
     pub(crate) fn set_ping_rtt(&self, rtt: Duration) {
+        self.passport.note_ping(rtt);
         self.ping_rtt_us.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1), Ordering::Relaxed);
     }
 
@@ -272,7 +300,19 @@ impl Link {
 
     /// Gives a permit back. Leases do; see [`Self::hub_with_waiters`] for what comes next.
     pub(crate) fn release(&self) {
-        self.permits.release();
+        if self.permits.release() == 0 {
+            self.passport.fell_idle(self.birth.born.elapsed());
+        }
+    }
+
+    /// How long each phase of its dial took.
+    pub(crate) fn phases(&self) -> DialPhases {
+        self.phases.get().copied().unwrap_or_default()
+    }
+
+    /// Most streams at once so far.
+    pub(crate) fn peak_in_flight(&self) -> u32 {
+        self.permits.peak()
     }
 
     /// A permit goes back whose request was given up before a stream was opened.
@@ -291,6 +331,7 @@ impl Link {
     }
 
     pub(crate) fn status(&self, now: Instant, active_generation: u64) -> ConnectionStatus {
+        let age = now.saturating_duration_since(self.birth.born);
         ConnectionStatus {
             id: self.birth.id,
             state: self.state(),
@@ -301,15 +342,17 @@ impl Link {
             } else {
                 GenerationRole::Draining
             },
-            address: self.birth.address.clone(),
-            age: now.saturating_duration_since(self.birth.born),
+            address: self.birth.address.to_string(),
+            age,
             in_flight: self.in_flight(),
             capacity: self.capacity(),
             requests: self.requests(),
-            peak_in_flight: self.permits.peak(),
+            peak_in_flight: self.peak_in_flight(),
             ping_rtt: self.ping_rtt(),
             handshake: self.birth.facts.clone(),
-            phases: self.phases.get().copied().unwrap_or_default(),
+            phases: self.phases(),
+            proof: self.passport.proof(),
+            passport: self.passport.status(age, self.in_flight()),
         }
     }
 }

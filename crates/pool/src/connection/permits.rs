@@ -173,10 +173,11 @@ impl Permits {
         }
     }
 
-    /// Gives a permit back.
-    pub(crate) fn release(&self) {
+    /// Gives a permit back. Returns how many remain out.
+    pub(crate) fn release(&self) -> u32 {
         let before = View(self.word.fetch_sub(1, Ordering::AcqRel));
         debug_assert!(before.in_flight() > 0, "a permit was given back twice");
+        before.in_flight() - 1
     }
 
     /// A connection that is lent exclusively by somebody else went out: a permit that nobody has to ask for.

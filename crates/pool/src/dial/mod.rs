@@ -1,18 +1,25 @@
 //! From a target to a transport: name, TCP, the outbound proxy, TLS. One dial, each phase timed and bounded.
 //!
-//! Owns how a transport comes to be and the durations of its phases. The proof that the provider serves belongs
-//! to `connection` (HTTP/2) and `http1`; when to dial is the supervisor's decision.
+//! Owns how a transport comes to be, the durations of its phases, and on which runtime that happens. Addresses come
+//! from `dns`. The proof that the provider serves belongs to `connection` (HTTP/2) and `http1`; when to dial is the
+//! supervisor's decision.
 
+mod socket;
 mod tcp;
 mod via;
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tls_core::{Generation, HandshakeFacts};
-use tokio::{io::BufReader, net::TcpStream, time::Instant};
+use tokio::{
+    io::BufReader,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::{config::Timeouts, connection::fault_of, error::DialError, status::DialPhases};
+use self::socket::Socket;
+use crate::{connection::fault_of, error::DialError, status::DialPhases, supervisor::Context};
 
 /// Where a dial goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,10 +58,15 @@ impl Target {
     fn provider(&self) -> HostPort {
         self.connect.clone().unwrap_or_else(|| HostPort { host: self.host.clone(), port: self.port })
     }
+
+    /// The place that sockets are opened to: the proxy if there is one, whose business the provider's address is then.
+    pub(crate) fn place(&self) -> HostPort {
+        self.via.clone().unwrap_or_else(|| self.provider())
+    }
 }
 
 /// The stream under HTTP. Reads are gathered below TLS: rustls asks for 4 KiB at a time, the kernel has more.
-pub(crate) type Transport = TlsStream<BufReader<TcpStream>>;
+pub(crate) type Transport = TlsStream<BufReader<Socket>>;
 
 /// One `recv` fetches up to this much.
 const READ_BUFFER: usize = 32 * 1024;
@@ -63,7 +75,8 @@ const READ_BUFFER: usize = 32 * 1024;
 pub(crate) struct Dialled {
     pub(crate) transport: Transport,
     pub(crate) facts: HandshakeFacts,
-    pub(crate) address: String,
+    /// The other end of the socket: the provider's, or the proxy's.
+    pub(crate) address: SocketAddr,
     /// Serial of the generation it was dialled with, whichever is active by now.
     pub(crate) generation: u64,
 }
@@ -75,7 +88,7 @@ impl std::fmt::Debug for Dialled {
 }
 
 /// The time and place of a dial under way; also what is known when it fails.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Progress {
     pub(crate) began: Instant,
     pub(crate) phases: DialPhases,
@@ -93,6 +106,56 @@ impl Progress {
     }
 }
 
+/// Dials on the thread that is for it, if there is one ([`crate::Workers::dialling_on`]), and brings the transport to
+/// the current runtime: signatures and chains of certificates hold up no request. Only with that is `progress` known
+/// of a dial that was given up.
+///
+/// # Errors
+/// The phase that failed and why.
+///
+/// # Cancel safety
+/// Dropping it ends the dial and closes whatever was opened.
+pub(crate) async fn dial_off_worker(
+    context: &Arc<Context>,
+    generation: &Arc<Generation>,
+    progress: &mut Progress,
+) -> Result<Dialled, DialError> {
+    let Some(dialler) = context.workers.dialler() else {
+        return dial(context, generation, progress).await;
+    };
+    let (context, generation, mut theirs) = (context.clone(), generation.clone(), progress.clone());
+    let task = dialler.spawn(async move {
+        let result = dial(&context, &generation, &mut theirs).await;
+        (result, theirs)
+    });
+    let (result, theirs) = Guarded(task)
+        .ended()
+        .await
+        .map_err(|e| DialError::Protocol { detail: format!("the dial's task ended: {e}") })?;
+    *progress = theirs;
+    let mut dialled = result?;
+    dialled.transport.get_mut().0.get_mut().settle().map_err(|e| DialError::Connect {
+        address: dialled.address.to_string(),
+        detail: format!("its socket cannot be registered with the worker: {e}"),
+    })?;
+    Ok(dialled)
+}
+
+/// A task that ends with whoever waits for it.
+struct Guarded<T>(JoinHandle<T>);
+
+impl<T> Guarded<T> {
+    async fn ended(mut self) -> Result<T, tokio::task::JoinError> {
+        (&mut self.0).await
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Dials: resolves, connects, shakes hands, asserts the pins. `progress` is filled in phase by phase.
 ///
 /// # Errors
@@ -101,54 +164,54 @@ impl Progress {
 /// # Cancel safety
 /// Dropping it closes whatever was opened.
 pub(crate) async fn dial(
-    target: &Target,
+    context: &Context,
     generation: &Generation,
-    timeouts: &Timeouts,
     progress: &mut Progress,
 ) -> Result<Dialled, DialError> {
-    let tcp = connect(target, timeouts.connect, progress).await?;
+    let (socket, address) = connect(context, progress).await?;
     let began = Instant::now();
-    let transport = shake_hands(tcp, generation, timeouts.tls).await?;
-    progress.phases.tls = Some(began.elapsed());
-    // The pins are asserted here for every handshake: a resumed one does not run the verifier.
-    let facts = generation.assert_established(transport.get_ref().1).map_err(DialError::Tls)?;
-    Ok(Dialled { transport, facts, address: progress.address.clone(), generation: generation.serial() })
-}
-
-async fn connect(target: &Target, limit: Duration, progress: &mut Progress) -> Result<TcpStream, DialError> {
-    let provider = target.provider();
-    let began = Instant::now();
-    let attempt = async {
-        match &target.via {
-            None => tcp::connect(&provider, progress).await,
-            Some(proxy) => {
-                let tcp = tcp::connect(proxy, progress).await?;
-                via::open_tunnel(tcp, proxy, &provider).await
-            }
+    let shaken = shake_hands(socket, generation, context.timeouts.tls).await.and_then(|transport| {
+        // The pins are asserted here for every handshake: a resumed one does not run the verifier.
+        let facts = generation.assert_established(transport.get_ref().1).map_err(DialError::Tls)?;
+        Ok((transport, facts))
+    });
+    match shaken {
+        Ok((transport, facts)) => {
+            progress.phases.tls = Some(began.elapsed());
+            context.directory.note_success(address);
+            Ok(Dialled { transport, facts, address, generation: generation.serial() })
         }
-    };
-    let result = tokio::time::timeout(limit, attempt).await;
-    let dns = progress.phases.dns.unwrap_or_default();
-    match result {
-        Ok(Ok(tcp)) => {
-            progress.phases.tcp = Some(began.elapsed().saturating_sub(dns));
-            Ok(tcp)
+        Err(e) => {
+            context.directory.note_failure(address);
+            Err(e)
         }
-        Ok(Err(e)) => Err(e),
-        Err(_) => Err(DialError::ConnectTimeout {
-            address: target.via.as_ref().unwrap_or(&provider).to_string(),
-            after: limit,
-        }),
     }
 }
 
+async fn connect(context: &Context, progress: &mut Progress) -> Result<(Socket, SocketAddr), DialError> {
+    let limit = context.timeouts.connect;
+    let began = Instant::now();
+    let tcp::Connected { mut tcp, address, claim } =
+        tcp::connect(&context.directory, limit, progress).await?;
+    if let Some(proxy) = &context.target.via {
+        let provider = context.target.provider();
+        let tunnel = via::open_tunnel(tcp, proxy, &provider);
+        tcp = timeout_at(began + limit, tunnel).await.unwrap_or_else(|_| {
+            Err(DialError::ConnectTimeout { address: proxy.to_string(), after: limit })
+        })?;
+    }
+    let dns = progress.phases.dns.unwrap_or_default();
+    progress.phases.tcp = Some(began.elapsed().saturating_sub(dns));
+    Ok((Socket::new(tcp, claim), address))
+}
+
 async fn shake_hands(
-    tcp: TcpStream,
+    socket: Socket,
     generation: &Generation,
     limit: Duration,
 ) -> Result<Transport, DialError> {
     let connector = TlsConnector::from(generation.client_config().clone());
-    let stream = BufReader::with_capacity(READ_BUFFER, tcp);
+    let stream = BufReader::with_capacity(READ_BUFFER, socket);
     match tokio::time::timeout(limit, connector.connect(generation.server_name(), stream)).await {
         Err(_) => Err(DialError::TlsTimeout { after: limit }),
         Ok(Ok(transport)) => Ok(transport),

@@ -1,15 +1,19 @@
-//! Name resolution and TCP: the first address that answers, with the socket options a long-lived flow needs.
-//!
-//! Names are resolved anew for every dial, so an answer is never kept beyond its TTL (Thales forbids that).
+//! TCP to the first address that answers, with the socket options a long-lived flow needs.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
-use super::{HostPort, Progress};
-use crate::error::DialError;
+use super::Progress;
+use crate::{
+    dns::{Candidates, Claim, Directory},
+    error::DialError,
+};
 
 /// Idle time before the kernel probes a silent peer; load balancers forget flows after 60–350 s.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(45);
@@ -17,55 +21,113 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(45);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between the starts of two attempts.
+/// Between the starts of two attempts (RFC 8305 §5, "Connection Attempt Delay").
 const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of one name that are tried in one dial.
 const MAX_ADDRESSES: usize = 4;
 
-/// Resolves and connects: addresses are tried a quarter of a second apart, the first that answers wins
-/// (RFC 8305 §5), so that a dead one costs little.
-pub(super) async fn connect(to: &HostPort, progress: &mut Progress) -> Result<TcpStream, DialError> {
-    let addresses = resolve(to, progress).await?;
-    let Some(first) = addresses.first() else { return Err(no_address(to, "the answer holds no address")) };
-    progress.address = first.to_string();
-    let mut attempts: FuturesUnordered<_> =
-        addresses.iter().take(MAX_ADDRESSES).enumerate().map(|(n, address)| attempt(*address, n)).collect();
-    let mut last = None;
-    while let Some((address, result)) = attempts.next().await {
-        match result {
-            Ok(tcp) => {
-                progress.address = address.to_string();
-                return Ok(tcp);
-            }
-            Err(e) => last = Some(connect_error(address, &e)),
-        }
-    }
-    Err(last.unwrap_or_else(|| no_address(to, "the answer holds no address")))
+/// A connected socket, where to, and its use of the address.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) tcp: TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) claim: Claim,
 }
 
-async fn attempt(address: SocketAddr, place: usize) -> (SocketAddr, io::Result<TcpStream>) {
+/// Takes the directory's addresses and connects to the first that answers.
+///
+/// # Errors
+/// Why there is no address, or why the last one did not answer.
+///
+/// # Cancel safety
+/// Dropping it closes whatever was opened.
+pub(super) async fn connect(
+    directory: &Directory,
+    limit: Duration,
+    progress: &mut Progress,
+) -> Result<Connected, DialError> {
+    let began = Instant::now();
+    let candidates = timeout_at(began + limit, directory.candidates()).await;
+    progress.phases.dns = Some(began.elapsed());
+    let Candidates { mut addresses, mut claim } = candidates.unwrap_or_else(|_| {
+        let detail = format!("no answer within {limit:?}");
+        Err(DialError::Dns { host: directory.place().host.clone(), detail })
+    })?;
+    addresses.truncate(MAX_ADDRESSES);
+    // `candidates` is never empty.
+    progress.address = addresses.first().map(ToString::to_string).unwrap_or_default();
+    let mut race = Race::new(addresses);
+    match timeout_at(began + limit, race.run(directory)).await {
+        Err(_) => {
+            race.under_way.iter().for_each(|slow| directory.note_failure(*slow));
+            Err(DialError::ConnectTimeout { address: progress.address.clone(), after: limit })
+        }
+        Ok(Ok((tcp, address))) => {
+            // Those that were started before and have not answered yet are slow, or dead.
+            race.under_way.iter().filter(|a| **a != address).for_each(|slow| directory.note_failure(*slow));
+            progress.address = address.to_string();
+            claim.move_to(address);
+            Ok(Connected { tcp, address, claim })
+        }
+        Ok(Err((address, e))) => {
+            progress.address = address.to_string();
+            Err(connect_error(address, &e))
+        }
+    }
+}
+
+/// Attempts a quarter of a second apart, the next at once when one fails; the first that answers wins
+/// (RFC 8305 §5), so that a dead address costs little.
+struct Race {
+    waiting: VecDeque<SocketAddr>,
+    under_way: Vec<SocketAddr>,
+}
+
+impl Race {
+    fn new(addresses: Vec<SocketAddr>) -> Self {
+        Self { waiting: addresses.into(), under_way: Vec::new() }
+    }
+
+    async fn run(
+        &mut self,
+        directory: &Directory,
+    ) -> Result<(TcpStream, SocketAddr), (SocketAddr, io::Error)> {
+        let mut attempts = FuturesUnordered::new();
+        loop {
+            if let Some(address) = self.waiting.pop_front() {
+                self.under_way.push(address);
+                attempts.push(attempt(address));
+            }
+            let stagger = tokio::time::sleep(STAGGER);
+            tokio::pin!(stagger);
+            let ended = loop {
+                tokio::select! {
+                    Some(ended) = attempts.next() => break Some(ended),
+                    () = &mut stagger, if !self.waiting.is_empty() => break None,
+                }
+            };
+            match ended {
+                Some((address, Ok(tcp))) => return Ok((tcp, address)),
+                Some((address, Err(e))) => {
+                    self.under_way.retain(|other| *other != address);
+                    directory.note_failure(address);
+                    if attempts.is_empty() && self.waiting.is_empty() {
+                        return Err((address, e));
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+async fn attempt(address: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) {
     let connect = async {
-        tokio::time::sleep(STAGGER * u32::try_from(place).unwrap_or(u32::MAX)).await;
         let tcp = TcpStream::connect(address).await?;
         set_options(&tcp)?;
         Ok(tcp)
     };
     (address, connect.await)
-}
-
-async fn resolve(to: &HostPort, progress: &mut Progress) -> Result<Vec<SocketAddr>, DialError> {
-    if let Ok(ip) = to.host.parse() {
-        progress.phases.dns = Some(Duration::ZERO);
-        return Ok(vec![SocketAddr::new(ip, to.port)]);
-    }
-    let began = Instant::now();
-    let answer = tokio::net::lookup_host((to.host.as_str(), to.port)).await;
-    progress.phases.dns = Some(began.elapsed());
-    Ok(answer.map_err(|e| no_address(to, &e.to_string()))?.collect())
-}
-
-fn no_address(to: &HostPort, detail: &str) -> DialError {
-    DialError::Dns { host: to.host.clone(), detail: detail.to_owned() }
 }
 
 fn connect_error(address: SocketAddr, e: &io::Error) -> DialError {
@@ -87,3 +149,6 @@ fn set_options(tcp: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

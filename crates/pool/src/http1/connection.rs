@@ -12,6 +12,7 @@ use super::stream::Listening;
 use crate::{
     connection::{Link, State},
     dial::Transport,
+    passport::Buried,
     send::BoxError,
     status::CauseOfDeath,
     supervisor::Context,
@@ -62,6 +63,8 @@ impl Http1Connection {
             self.link.retire(CauseOfDeath::Age, now);
         } else if self.link.birth.generation != self.context.hub.generation.load().serial() {
             self.link.retire(CauseOfDeath::Replaced, now);
+        } else if self.context.directory.is_gone(self.link.birth.address) {
+            self.link.retire(CauseOfDeath::AddressGone, now);
         } else if self.context.hub.is_stopping() {
             self.link.retire(CauseOfDeath::Stopped, now);
         }
@@ -84,6 +87,8 @@ fn bury(context: &Context, link: &Link) {
         context.hub.unregister(link.id());
         let cause = link.cause().unwrap_or(CauseOfDeath::ClosedByProvider);
         context.observer.closed(link.id(), cause, link.requests());
+        context.bury(link, Buried { cause, detail: "", at: Instant::now() });
+        context.note_gone(link, cause);
         context.hub.supervisor.notify_one();
     }
 }

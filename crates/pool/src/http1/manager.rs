@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::{Http1Connection, SharedDialError, proof, stream::Listening};
 use crate::{
     connection::{Birth, Link},
-    dial::{Dialled, Progress, dial},
+    dial::{Dialled, Progress, dial_off_worker},
+    drift::Resumption,
     error::DialError,
     journey::ConnectionId,
     status::Protocol,
@@ -93,6 +94,7 @@ impl Manager {
         let counters = &context.hub.counters;
         counters.connections.fetch_add(1, Ordering::Relaxed);
         if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
+        context.note_proven(&link, Resumption::Unknown);
         context.hub.register(link.clone());
         context.hub.forget_failures();
         context.hub.supervisor.notify_one();
@@ -104,7 +106,7 @@ impl Manager {
         let id = next_id();
         let mut progress = Progress::begin();
         let generation = context.hub.generation.load_full();
-        let result = match dial(&context.target, &generation, &context.timeouts, &mut progress).await {
+        let result = match dial_off_worker(context, &generation, &mut progress).await {
             Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
                 // The provider changed its mind: the supervisor takes over again.
                 context.hub.set_http1(None);
@@ -127,6 +129,7 @@ impl Manager {
                 None,
                 Some(e.code()),
             ));
+            context.bury_dial(id, generation.serial(), &progress, e);
         }
         result
     }

@@ -84,6 +84,8 @@ pub(crate) struct Counters {
     pub(crate) waited: AtomicU64,
     pub(crate) replays: AtomicU64,
     pub(crate) goaways: AtomicU64,
+    pub(crate) retries_denied: AtomicU64,
+    pub(crate) unprocessed_lost: AtomicU64,
 }
 
 impl Counters {
@@ -99,6 +101,8 @@ impl Counters {
             waited_for_dial: read(&self.waited),
             replays: read(&self.replays),
             goaways: read(&self.goaways),
+            retries_denied: read(&self.retries_denied),
+            unprocessed_lost: read(&self.unprocessed_lost),
         }
     }
 }

@@ -1,12 +1,9 @@
 //! The response body on its way to the caller: credit is given back as it is read, so a slow caller slows its own
-//! stream and nothing else. Holds the lease until the body has ended.
+//! stream and nothing else. The stream and its lease are held until the body has ended; see `reading`.
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,12 +17,21 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use super::{
+    reading::{Reading, Slot, Sweeper, Unread},
+    upload::Progress,
+};
 use crate::{
-    connection::State, error::BodyError, http1::Loan, hub::StreamLease, send::upload::Progress,
+    connection::{Link, State},
+    error::{BodyError, ResponseCut},
+    http1::Loan,
+    hub::StreamLease,
+    journey::Phase,
     status::CauseOfDeath,
 };
 
-/// A response body. Dropping it before its end resets the stream with CANCEL.
+/// A response body. Dropping it before its end gives the stream up: it is reset with CANCEL, or left to run out where
+/// the connection has seen too many resets.
 pub struct ResponseBody {
     source: Source,
     /// Content still to come, where `content-length` said so.
@@ -36,13 +42,7 @@ pub struct ResponseBody {
 }
 
 enum Source {
-    H2 {
-        // Order matters: the stream goes before the permit.
-        stream: RecvStream,
-        /// The rest of the request body, where the response began before its end.
-        upload: Option<Rest>,
-        _lease: StreamLease,
-    },
+    H2(Registered),
     Http11 {
         body: Incoming,
         loan: Loan,
@@ -53,25 +53,40 @@ enum Source {
     Ended,
 }
 
-/// Time limits of a response body.
+/// A body on an HTTP/2 stream, known to the sweep.
+struct Registered {
+    slot: Arc<Slot>,
+    link: Arc<Link>,
+    key: usize,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.link.readings().remove(self.key);
+    }
+}
+
+/// Limits of a response body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyLimits {
     /// Between two pieces.
     pub(super) idle: Duration,
     /// Of the whole exchange.
     pub(super) deadline: Option<Instant>,
+    /// Streams that may be reset on one connection within 30 seconds.
+    pub(super) resets: u32,
 }
 
 /// The task that sends the rest of a request body; it does not outlive the response.
 pub(super) struct Rest {
     task: AbortHandle,
-    /// It ended because the caller's body did, too early.
-    caller_left: Arc<AtomicBool>,
+    end: Arc<OnceLock<BodyError>>,
 }
 
 impl Rest {
-    pub(super) fn new(task: AbortHandle, caller_left: Arc<AtomicBool>) -> Self {
-        Self { task, caller_left }
+    /// `end` is set when the task ends the exchange, and says why.
+    pub(super) fn new(task: AbortHandle, end: Arc<OnceLock<BodyError>>) -> Self {
+        Self { task, end }
     }
 }
 
@@ -92,15 +107,20 @@ impl std::fmt::Debug for ResponseBody {
 impl ResponseBody {
     pub(super) fn h2(
         stream: RecvStream,
-        upload: Option<Rest>,
+        rest: Option<Rest>,
         lease: StreamLease,
         length: Option<u64>,
         limits: BodyLimits,
+        sweeper: &Sweeper,
     ) -> Self {
-        let source = if stream.is_end_stream() && upload.is_none() {
+        let source = if stream.is_end_stream() && rest.is_none() {
             Source::Ended
         } else {
-            Source::H2 { stream, upload, _lease: lease }
+            let link = lease.link().clone();
+            let slot = Slot::new(Reading { stream, rest, lease, resets: limits.resets });
+            let key = link.readings().insert(slot.clone(), limits.idle);
+            sweeper.arm();
+            Source::H2(Registered { slot, link, key })
         };
         Self { source, remaining: length, limits, waiting_since: None, timer: None }
     }
@@ -109,8 +129,11 @@ impl ResponseBody {
         let remaining = body.size_hint().exact();
         let finished = body.is_end_stream();
         let source = Source::Http11 { body, loan, upload, finished };
-        let source = if finished { Source::Ended } else { source };
-        Self { source, remaining, limits, waiting_since: None, timer: None }
+        let mut this = Self { source, remaining, limits, waiting_since: None, timer: None };
+        if finished {
+            this.end(Leaving::Ended);
+        }
+        this
     }
 
     /// Everything was handed over: the end was seen, or every byte that `content-length` promised.
@@ -119,27 +142,42 @@ impl ResponseBody {
         matches!(self.source, Source::Ended) || self.remaining == Some(0)
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, how: Leaving) {
         // With the source goes the rest of the request body: the response is complete, nobody wants it.
+        self.source.leave(how);
         self.source = Source::Ended;
         self.timer = None;
     }
 
+    fn given_up(&self) -> Leaving {
+        if self.remaining == Some(0) { Leaving::Complete } else { Leaving::Unread }
+    }
+
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let complete = self.remaining == Some(0);
         match &mut self.source {
             Source::Ended => Poll::Ready(None),
-            Source::H2 { stream, upload, .. } => {
-                let frame = ready!(poll_h2(stream, cx));
-                let left = upload.as_ref().is_some_and(|rest| rest.caller_left.load(Ordering::Acquire));
+            Source::H2(Registered { slot, .. }) => {
+                let mut reading = slot.reading.lock();
+                let Some(reading) = reading.as_mut() else {
+                    // The sweep ended it.
+                    return Poll::Ready(Some(Err(BodyError::Unread(self.limits.idle))));
+                };
+                let Poll::Ready(frame) = poll_h2(&mut reading.stream, complete, cx) else {
+                    slot.waits();
+                    return Poll::Pending;
+                };
+                slot.served();
+                let ended_by_us = || reading.rest.as_ref().and_then(|rest| rest.end.get()).cloned();
                 Poll::Ready(match frame {
-                    Some(Err(BodyError::Cut(_))) if left => Some(Err(BodyError::CallerGone)),
+                    Some(Err(cut)) => Some(Err(ended_by_us().unwrap_or(cut))),
                     frame => frame,
                 })
             }
             Source::Http11 { body, finished, .. } => {
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
                 *finished = matches!(&frame, Some(Ok(_)) if body.is_end_stream()) || frame.is_none();
-                Poll::Ready(frame.map(|f| f.map_err(|e| BodyError::Cut(e.to_string()))))
+                Poll::Ready(frame.map(|f| f.map_err(|e| cut(e.to_string(), complete))))
             }
         }
     }
@@ -161,17 +199,25 @@ impl ResponseBody {
     }
 }
 
-fn poll_h2(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-    let cut = |e: h2::Error| BodyError::Cut(e.to_string());
+fn cut(detail: String, complete: bool) -> BodyError {
+    let phase = if complete { Phase::Trailers } else { Phase::ResponseBody };
+    BodyError::Cut(ResponseCut { phase, detail })
+}
+
+fn poll_h2(
+    stream: &mut RecvStream,
+    complete: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
     match ready!(stream.poll_data(cx)) {
         Some(Ok(data)) => {
             // Credit goes back as the caller takes the bytes: forgotten credit would stall the whole connection.
             let _ = stream.flow_control().release_capacity(data.len());
             Poll::Ready(Some(Ok(Frame::data(data))))
         }
-        Some(Err(e)) => Poll::Ready(Some(Err(cut(e)))),
+        Some(Err(e)) => Poll::Ready(Some(Err(cut(e.to_string(), complete)))),
         None => {
-            let trailers = ready!(stream.poll_trailers(cx)).map_err(cut).transpose();
+            let trailers = ready!(stream.poll_trailers(cx)).map_err(|e| cut(e.to_string(), true)).transpose();
             Poll::Ready(trailers.map(|t| t.map(Frame::trailers)))
         }
     }
@@ -188,7 +234,7 @@ impl Body for ResponseBody {
         let this = self.get_mut();
         let Poll::Ready(frame) = this.poll_source(cx) else {
             let error = ready!(this.poll_overdue(cx));
-            this.end();
+            this.end(this.given_up());
             return Poll::Ready(Some(Err(error)));
         };
         this.waiting_since = None;
@@ -199,15 +245,15 @@ impl Body for ResponseBody {
                 }
                 // The last DATA frame usually carries END_STREAM: give the stream back now, not at the next poll.
                 let over = match &this.source {
-                    Source::H2 { stream, .. } => frame.is_trailers() || stream.is_end_stream(),
+                    Source::H2(registered) => frame.is_trailers() || registered.is_over(),
                     Source::Http11 { body, .. } => body.is_end_stream(),
                     Source::Ended => true,
                 };
                 if over {
-                    this.end();
+                    this.end(Leaving::Ended);
                 }
             }
-            Some(Err(_)) | None => this.end(),
+            Some(Err(_)) | None => this.end(Leaving::Ended),
         }
         Poll::Ready(frame)
     }
@@ -225,14 +271,50 @@ impl Body for ResponseBody {
     }
 }
 
-impl Drop for Source {
-    fn drop(&mut self) {
-        // An HTTP/1.1 connection left in the middle of an exchange, either way, cannot be lent again.
-        if let Source::Http11 { loan, upload, finished, .. } = self
-            && !(*finished && upload.moved().ended)
-            && loan.link().state() == State::Serving
-        {
-            loan.link().retire(CauseOfDeath::ClosedByProvider, Instant::now());
+impl Registered {
+    /// The stream has ended and nothing of it is left to read.
+    fn is_over(&self) -> bool {
+        self.slot.reading.lock().as_ref().is_none_or(|reading| reading.stream.is_end_stream())
+    }
+}
+
+/// How a reader leaves a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// It has ended, well or badly.
+    Ended,
+    /// Every promised byte was read; the end has not come.
+    Complete,
+    /// Before its end.
+    Unread,
+}
+
+impl Source {
+    fn leave(&mut self, how: Leaving) {
+        match self {
+            Self::H2(registered) => {
+                // Taken out first: what follows must not run under the lock.
+                let reading = registered.slot.reading.lock().take();
+                match (reading, how) {
+                    (None, _) => {}
+                    (Some(reading), Leaving::Ended) => drop(reading),
+                    (Some(reading), Leaving::Complete) => reading.give_up(Unread::Nothing),
+                    (Some(reading), Leaving::Unread) => reading.give_up(Unread::Something),
+                }
+            }
+            // An HTTP/1.1 connection left in the middle of an exchange, either way, cannot be lent again.
+            Self::Http11 { loan, upload, finished, .. } => {
+                if !(*finished && upload.moved().ended) && loan.link().state() == State::Serving {
+                    loan.link().retire(CauseOfDeath::ClosedByProvider, Instant::now());
+                }
+            }
+            Self::Ended => {}
         }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.source.leave(self.given_up());
     }
 }

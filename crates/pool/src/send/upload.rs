@@ -43,6 +43,15 @@ pub(super) enum UploadError {
     Stream,
 }
 
+/// Who has to move next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    /// The caller owes a piece of the body.
+    Caller,
+    /// The provider has closed its window.
+    Provider,
+}
+
 /// A request body and what was taken from it.
 pub(super) struct Upload<B> {
     body: B,
@@ -60,6 +69,8 @@ pub(super) struct Upload<B> {
     current: Bytes,
     /// No byte of the body has been handed over in this attempt.
     untouched: bool,
+    /// For whom it waited when it last moved nothing.
+    waits_for: WaitsFor,
     /// END_STREAM has been handed to the connection in this attempt.
     done: bool,
 }
@@ -87,6 +98,7 @@ where
             cursor: 0,
             current: Bytes::new(),
             untouched: true,
+            waits_for: WaitsFor::Caller,
             done: false,
         }
     }
@@ -116,6 +128,16 @@ where
     /// Bytes taken from the caller so far.
     pub(super) fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// No byte of the body has been handed to the connection in this attempt.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.untouched
+    }
+
+    /// Who stood still, if the body does.
+    pub(super) fn waits_for(&self) -> WaitsFor {
+        self.waits_for
     }
 
     /// Everything has been handed to the connection in this attempt.
@@ -155,6 +177,7 @@ where
     ) -> Poll<Result<(), UploadError>> {
         while !self.done {
             if self.current.is_empty() {
+                self.waits_for = WaitsFor::Caller;
                 match ready!(self.poll_next(cx))? {
                     Some(chunk) => self.current = chunk,
                     None => {
@@ -164,7 +187,9 @@ where
                 }
                 continue;
             }
+            self.waits_for = WaitsFor::Provider;
             ready!(self.poll_send_current(cx, stream))?;
+            self.untouched = false;
             *moved = true;
         }
         Poll::Ready(Ok(()))
@@ -182,7 +207,6 @@ where
             let chunk = std::mem::take(&mut self.current);
             let last = self.is_drained();
             stream.send_data(chunk, last).map_err(|_| UploadError::Stream)?;
-            self.untouched = false;
             self.done = last;
             return Poll::Ready(Ok(()));
         }
@@ -265,6 +289,7 @@ where
 /// Chunks kept for a replay, counted against the request's and the pool's limits.
 struct Held {
     chunks: VecDeque<Bytes>,
+    /// What they cost, see [`Held::cost`].
     bytes: usize,
     limit: usize,
     total: usize,
@@ -272,21 +297,33 @@ struct Held {
 }
 
 impl Held {
+    /// What holding a chunk costs: its bytes, and the piece itself. A body of a million single bytes is not small.
+    fn cost(data: &Bytes) -> usize {
+        data.len() + PIECE
+    }
+
     /// Keeps a chunk; `false` if that would exceed a limit.
     fn hold(&mut self, data: &Bytes) -> bool {
-        let len = data.len();
-        if self.bytes + len > self.limit {
+        let cost = Self::cost(data);
+        if self.bytes + cost > self.limit.saturating_add(PIECE) {
             return false;
         }
-        if self.hub.replay_bytes.fetch_add(len, Ordering::Relaxed) + len > self.total {
-            self.hub.replay_bytes.fetch_sub(len, Ordering::Relaxed);
+        if self.hub.replay_bytes.fetch_add(cost, Ordering::Relaxed) + cost > self.total {
+            self.hub.replay_bytes.fetch_sub(cost, Ordering::Relaxed);
             return false;
         }
-        self.bytes += len;
-        self.chunks.push_back(data.clone());
+        self.bytes += cost;
+        // A small piece keeps the whole read buffer that it was cut from: it is copied out.
+        let small = data.len() < COPIED_BELOW;
+        self.chunks.push_back(if small { Bytes::copy_from_slice(data) } else { data.clone() });
         true
     }
 }
+
+/// What a held piece costs beside its bytes: its handle, its place in the list, its allocation.
+const PIECE: usize = 96;
+/// Pieces below this are copied when they are held. Larger ones may pin a buffer of some times their size.
+const COPIED_BELOW: usize = 4 * 1024;
 
 impl Drop for Held {
     fn drop(&mut self) {

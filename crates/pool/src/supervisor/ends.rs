@@ -18,6 +18,7 @@ use crate::{
     health::HealthFault,
     http1::Http1Pool,
     journey::ConnectionId,
+    passport::Buried,
     status::CauseOfDeath,
 };
 
@@ -60,6 +61,8 @@ impl Supervisor {
         hub.unregister(link.id());
         self.learn_from(link, now);
         self.context.observer.closed(link.id(), cause, link.requests());
+        self.context.bury(link, Buried { cause, detail, at: now });
+        self.context.note_gone(link, cause);
         tracing::info!(environment = %self.context.key.environment, connection = %link.id(),
             cause = cause.as_str(), requests = link.requests(), detail, "connection ended");
         use CauseOfDeath::{

@@ -6,12 +6,14 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::{
-    connection::{Birth, Driver, Ended, Limits, Link, PingAnswers, wire},
-    dial::{Dialled, Progress, dial},
+    connection::{Birth, Driver, Ended, Limits, Link, PingAnswers, Proof, wire},
+    dial::{Dialled, Progress, dial_off_worker},
+    drift::Resumption,
     error::DialError,
     health::{self, HealthFault},
     journey::ConnectionId,
     observe::DialReport,
+    passport::counted,
     status::{CauseOfDeath, Protocol},
 };
 
@@ -38,10 +40,17 @@ pub(super) struct Destiny {
 pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, LifeEnd) {
     let mut progress = Progress::begin();
     let generation = context.hub.generation.load_full();
-    let result = dial(&context.target, &generation, &context.timeouts, &mut progress).await;
+    let watch = context.records.dials.begin(generation.tickets().stats().taken);
+    let result = dial_off_worker(&context, &generation, &mut progress).await;
+    let resumption = watch.end(generation.tickets().stats().taken);
     let end = match result {
         Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
-            serve(&context, destiny, dialled, &mut progress).await
+            let address = dialled.address;
+            let end = serve(&context, destiny, dialled, resumption, &mut progress).await;
+            if end.is_err() {
+                context.directory.note_failure(address);
+            }
+            end
         }
         Ok(dialled) => return (destiny, LifeEnd::Http1(Box::new((dialled, progress)))),
         Err(e) => Err(e),
@@ -51,6 +60,7 @@ pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, L
         Err(e) => {
             let report = context.report(destiny.id, generation.serial(), &progress, None, Some(e.code()));
             context.observer.dialled(&report);
+            context.bury_dial(destiny.id, generation.serial(), &progress, &e);
             LifeEnd::Failed(Arc::new(e))
         }
     };
@@ -61,10 +71,12 @@ async fn serve(
     context: &Arc<Context>,
     destiny: Destiny,
     dialled: Dialled,
+    resumption: Resumption,
     progress: &mut Progress,
 ) -> Result<(Arc<Link>, Ended), DialError> {
     let Dialled { transport, facts, address, generation } = dialled;
     let resumed = facts.kind.is_resumed();
+    let (transport, tickets) = counted(transport);
     let (wire, handle) = wire(transport);
     let (sender, connection) = context
         .h2_settings()
@@ -82,6 +94,7 @@ async fn serve(
         facts,
     };
     let link = Link::new(birth, Some(sender));
+    link.passport.note_tickets(tickets);
     let limits = Limits {
         max_streams: context.config.max_streams,
         ping_timeout: context.config.ping_timeout.max(context.timeouts.prove),
@@ -101,6 +114,7 @@ async fn serve(
     if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
     hub.register(link.clone());
     hub.supervisor.notify_one();
+    context.note_proven(&link, resumption);
     let ended = driver.until_ended(answers).await;
     Ok((link, ended))
 }
@@ -120,11 +134,18 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     let limit = context.timeouts.prove;
     let proof = async {
         let answers = until_answered(context, driver).await?;
+        link.passport.note_proof(match answers {
+            PingAnswers::Expected => Proof::Ping,
+            PingAnswers::Never => Proof::SettingsAck,
+        });
         if let (Some(check), Some(sender)) = (&context.config.health, link.sender()) {
             let asked = driver.during(health::ask(sender, &context.key.authority, check)).await?;
             // Anything but a refusal of the certificate is the application's matter, not this connection's.
             if let Err(fault @ HealthFault::CertificateRefused(_)) = asked {
                 return Ok(Err(fault.to_dial_error(check)));
+            }
+            if asked.is_ok() {
+                link.passport.note_proof(Proof::HealthRequest);
             }
         }
         Ok(Ok(answers))

@@ -52,6 +52,9 @@ impl Supervisor {
         };
         // Connections that are lent exclusively are bb8's to keep.
         for link in links.iter().filter(|link| link.birth.protocol == Protocol::H2) {
+            if link.passport.take_settings_changed() {
+                self.context.note_settings(link);
+            }
             match link.state() {
                 State::Serving => facts.serving.push(self.look_at(link, active, now)),
                 State::Draining => {
@@ -89,11 +92,19 @@ impl Supervisor {
             requests: link.requests(),
             born: link.birth.born,
             retire_at: link.birth.retire_at,
-            condemned: (link.birth.generation != active).then_some(CauseOfDeath::Replaced),
+            condemned: self.condemnation(link, active),
             doubted: link.vitals().trust() != Trust::Full,
             probing: self.probe == Some(link.id()),
             idle_for: self.idle_for(link, now),
         }
+    }
+
+    /// Why the connection has to go whatever its age, if it has to.
+    fn condemnation(&self, link: &Link, active: u64) -> Option<CauseOfDeath> {
+        if link.birth.generation != active {
+            return Some(CauseOfDeath::Replaced);
+        }
+        self.context.directory.is_gone(link.birth.address).then_some(CauseOfDeath::AddressGone)
     }
 
     fn idle_for(&mut self, link: &Link, now: Instant) -> Duration {
@@ -120,6 +131,7 @@ impl Supervisor {
             tracing::info!(environment = %self.context.key.environment, connection = %id,
                 limits = ?self.learned.limits(), "a learned limit no longer holds");
             self.probe = None;
+            self.context.note_limits(&self.learned.limits());
             self.make_known();
         }
     }
@@ -143,6 +155,7 @@ impl Supervisor {
         if self.learned.note(sample) {
             tracing::info!(environment = %self.context.key.environment, limits = ?self.learned.limits(),
                 "the provider ends connections by a rule; successors will serve before");
+            self.context.note_limits(&self.learned.limits());
         }
         self.make_known();
     }

@@ -42,12 +42,15 @@ use crate::{
     config::{PoolConfig, Timeouts},
     connection::{Role, State},
     dial::Target,
+    dns::Directory,
     health::Health,
     hub::{Hub, Known},
     journey::ConnectionId,
     key::PoolKey,
     learned::Learned,
     observe::Observer,
+    passport::Records,
+    send::Sending,
     status::{BreakerStatus, LearnedStatus, Protocol},
     workers::Workers,
 };
@@ -60,7 +63,12 @@ pub(crate) struct Context {
     pub(crate) timeouts: Timeouts,
     pub(crate) hub: Arc<Hub>,
     pub(crate) workers: Workers,
+    /// The addresses that dials may use.
+    pub(crate) directory: Directory,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) records: Records,
+    /// What requests share on their way.
+    pub(crate) sending: Sending,
 }
 
 /// Longest interval of PINGs to a provider that found them too many.
@@ -247,6 +255,8 @@ impl Supervisor {
             let why = self.breaker.why().map(|why| why.code());
             tracing::info!(environment = %self.context.key.environment, state = state.as_str(), why, "breaker");
             self.context.observer.breaker(state);
+            // What it allows has changed after the policy looked.
+            self.context.hub.supervisor.notify_one();
         }
         self.make_known();
     }

@@ -1,7 +1,11 @@
 //! The rules of the pool, each as a test against a simulated provider on loopback: what must hold when things go
-//! wrong. One binary, one module per protocol.
+//! wrong. One binary, one module per theme.
 
+mod dial;
+mod dns;
 mod habits;
 mod http1;
 mod http2;
+mod nameserver;
+mod passports;
 mod support;

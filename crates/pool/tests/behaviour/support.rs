@@ -17,8 +17,8 @@ pub(crate) use http::{Request, Response, StatusCode};
 pub(crate) use http_body::{Body, Frame};
 pub(crate) use http_body_util::BodyExt;
 pub(crate) use pool::{
-    HostPort, Journey, Pool, PoolConfig, PoolKey, PoolSpec, ResponseBody, RetryPolicy, RetrySafe, SendError,
-    SendErrorKind, SendOptions, State, Target, Timeouts, Unobserved, Workers, coalesce,
+    HostPort, Journey, Obituaries, Pool, PoolConfig, PoolKey, PoolSpec, ResponseBody, RetryPolicy, RetrySafe,
+    SendError, SendErrorKind, SendOptions, State, Target, Timeouts, Unobserved, Workers, coalesce,
 };
 pub(crate) use provider_sim::{
     Behaviour, ClientCredentials, ClientSpec, GoAwayForm, HttpVersions, Pki, PkiOptions, Simulator,
@@ -89,7 +89,17 @@ pub(crate) fn start_at(
     config: PoolConfig,
     timeouts: Timeouts,
 ) -> Pool {
-    let spec = PoolSpec {
+    Pool::start(spec(port, generation, config, timeouts), &Handle::current())
+}
+
+/// What such a pool is made from.
+pub(crate) fn spec(
+    port: u16,
+    generation: Arc<Generation>,
+    config: PoolConfig,
+    timeouts: Timeouts,
+) -> PoolSpec {
+    PoolSpec {
         key: PoolKey {
             customer: "CUSTOMER-0001".to_owned(),
             environment: "sandbox".to_owned(),
@@ -107,8 +117,8 @@ pub(crate) fn start_at(
         seed: 7,
         workers: Workers::current(),
         observer: Arc::new(Unobserved),
-    };
-    Pool::start(spec, &Handle::current())
+        obituaries: Obituaries::new(Arc::new(SystemClock)),
+    }
 }
 
 pub(crate) async fn warm(pool: &Pool) {
