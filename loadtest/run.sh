@@ -33,7 +33,8 @@ g h2c 1000/s, h h2c 1500/s with GOAWAY every 200 requests (open loop); i 1 GiB u
 l the long way: h2c 300/s over a round trip of 40 ms, GOAWAY every 200 requests: first a learning part, reported
 as l-learn, then the measured part;
 k all connections ended at once over the long way: round trips until one serves, dials made;
-m memory of an idle warm connection, before and after a burst over all of them; r share of re-dials that resume.
+m memory of an idle warm connection, before and after a burst over all of them; r share of re-dials that resume
+(k and r with --provider sim only).
 
 Example, the comparison of CPU per request:
   loadtest/run.sh --provider nginx --peer nghttpx --scenarios a,b,c --rounds 5
@@ -221,6 +222,11 @@ counts() {
         END { print retries + 0, waited + 0, goaways + 0 }'
 }
 
+# verdicts: reads metrics; the verdicts that occurred, with their counts, on one line.
+verdicts() {
+    awk '/^tsh_retries_total/ && $2 > 0 { match($1, /verdict="[^"]*"/); printf "%s %s  ", substr($1, RSTART + 9, RLENGTH - 10), $2 }'
+}
+
 # measure_long_way EGRESS_PORT ADMIN_PORT PID: the part in which the gateway can learn, then the part that counts.
 measure_long_way() {
     local part report before=() after=() retries=() waited=() goaways=()
@@ -238,6 +244,7 @@ measure_long_way() {
     figure "l: p99 $(milliseconds "$report" p99) ms (wanted: below 55), max $(milliseconds "$report" max) ms (wanted: below 110)"
     figure "l: failed attempts ${retries[0]} in the ${learn_seconds} s of l-learn, ${retries[1]} in the ${long_seconds} s after it (wanted: 0);" \
         "requests that waited for a dial ${waited[0]}, then ${waited[1]}; GOAWAYs ${goaways[0]}, then ${goaways[1]}"
+    figure "l: failed attempts of both parts by verdict: $(scrape "$2" /metrics | verdicts)"
 }
 
 # What an idle connection may cost, KiB; connections between which the slope is taken.
@@ -334,8 +341,11 @@ if [ "$with_gateway" = yes ]; then
         measure_long_way "$egress_port" "$admin_port" "$last_pid"
     fi
     ! wants m || measure_idle_memory
-    ! wants k || own_figures k redial --times "$kills"
-    ! wants r || own_figures r resumption --times "$ends"
+    # These bring the simulator with them, whoever is the provider of the others.
+    if [ "$provider" = sim ]; then
+        ! wants k || own_figures k redial --times "$kills"
+        ! wants r || own_figures r resumption --times "$ends"
+    fi
     if wants i; then
         # nginx cannot echo; the simulator does. A gateway of its own, so that its peak is of this alone.
         if [ "$provider" = nginx ]; then

@@ -55,6 +55,7 @@ impl Rig {
                 .iter()
                 .map(|r| CatalogRoute { name: r.name.clone(), environment: r.environment })
                 .collect(),
+            ..Catalog::default()
         };
         let options = RecorderOptions {
             access_log: AccessLogTarget::File("/dev/null".into()),

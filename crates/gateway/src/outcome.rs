@@ -151,6 +151,8 @@ error_codes! {
     EndedBeforeProof = "ended_before_proof", 503, Unavailable, ERROR, Operator, "The provider closed right after the handshake";
     /// The provider did not prove that it serves in time.
     ProveTimeout = "prove_timeout", 503, Unavailable, WARN, Provider, "The provider did not acknowledge a PING in time";
+    /// The application health request fails; the breaker refuses requests until it succeeds again.
+    ProviderUnhealthy = "provider_unhealthy", 503, Unavailable, WARN, Provider, "The provider is unhealthy";
     /// The provider agreed on no version of HTTP.
     NoCommonAlpn = "no_common_alpn", 503, Unavailable, ERROR, Provider, "The provider speaks neither HTTP/2 nor HTTP/1.1";
     /// The provider broke HTTP.
@@ -288,6 +290,8 @@ mod tests {
             D::TlsTimeout { after },
             D::EndedBeforeProof { detail: text() },
             D::ProveTimeout { after },
+            D::RefusedInHttp { path: text(), status: 495 },
+            D::Unhealthy { path: text(), detail: text() },
             D::Protocol { detail: text() },
         ];
         for code in faults.iter().map(F::code).chain(dials.iter().map(D::code)) {

@@ -12,6 +12,7 @@ use std::{
 use gateway::outcome::ErrorCode;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+use provider_sim::Account;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -114,8 +115,12 @@ pub(super) fn classify(result: &Result<Reply, Lost>, held: Held, reach: Reach) -
 /// Whether the code is that of a request for which no connection could be had: any but those of an exchange that
 /// had begun.
 fn nothing_served(code: &str) -> bool {
-    let begun =
-        [ErrorCode::ProviderReset, ErrorCode::ResponseCut, ErrorCode::ResponseTimeout, ErrorCode::IdleTimeout];
+    let begun = [
+        ErrorCode::ProviderReset,
+        ErrorCode::ResponseCut,
+        ErrorCode::ResponseTimeout,
+        ErrorCode::IdleTimeout,
+    ];
     begun.into_iter().all(|begun| begun.as_str() != code)
 }
 
@@ -133,8 +138,8 @@ pub(super) enum Breach {
     Duplicated,
     /// Answered, but the provider never processed it.
     AnsweredUnprocessed,
-    /// A reply broke off that the provider never began.
-    CutUnprocessed,
+    /// A reply broke off, and the request had never reached the provider.
+    CutUnsent,
     /// No reply in the caller's time.
     TimedOut,
     /// A reply that is not what was asked for.
@@ -150,7 +155,9 @@ pub(super) enum Breach {
 pub(super) struct Entry {
     /// How it ended; `None` if it never did.
     pub outcome: Option<Outcome>,
-    /// How often the provider processed it.
+    /// How often it reached the provider.
+    pub arrived: u32,
+    /// How often the provider processed it; what GOAWAY disowned does not count, even if its reply had begun.
     pub processed: u32,
     /// Lines in the access log.
     pub logged: u8,
@@ -167,7 +174,7 @@ impl Entry {
             (Some(Outcome::Away | Outcome::BodyGone | Outcome::Forsaken), 1..) => {
                 breaches.push(Breach::WronglyCalledSafe);
             }
-            (Some(Outcome::Cut), 0) => breaches.push(Breach::CutUnprocessed),
+            (Some(Outcome::Cut), 0) if self.arrived == 0 => breaches.push(Breach::CutUnsent),
             (Some(Outcome::TimedOut), _) => breaches.push(Breach::TimedOut),
             (Some(Outcome::Wrong), _) => breaches.push(Breach::WrongReply),
             _ => {}
@@ -236,7 +243,6 @@ pub(super) struct Books {
     logged: Box<[AtomicU8]>,
     totals: [AtomicU64; OUTCOMES.len()],
     offered: AtomicU64,
-    upto: AtomicU64,
     ended_twice: AtomicU64,
     causes: Mutex<BTreeMap<String, u64>>,
     latency: Mutex<Histogram<u64>>,
@@ -257,7 +263,6 @@ impl Books {
             logged: cells(0),
             totals: Default::default(),
             offered: AtomicU64::new(0),
-            upto: AtomicU64::new(0),
             ended_twice: AtomicU64::new(0),
             causes: Mutex::default(),
             latency: Mutex::new(latency),
@@ -267,7 +272,6 @@ impl Books {
     /// A caller takes request `sequence`.
     pub(super) fn offer(&self, sequence: u64) {
         self.offered.fetch_add(1, Ordering::Relaxed);
-        self.upto.fetch_max(sequence + 1, Ordering::Relaxed);
         self.cells[sequence as usize].store(OFFERED, Ordering::Relaxed);
     }
 
@@ -304,23 +308,6 @@ impl Books {
         }
     }
 
-    /// Requests that there is room for.
-    pub(super) fn capacity(&self) -> usize {
-        self.cells.len()
-    }
-
-    /// One more than the highest number of a request that started.
-    pub(super) fn upto(&self) -> u64 {
-        self.upto.load(Ordering::Relaxed)
-    }
-
-    /// The first request from `from` on that has no outcome.
-    pub(super) fn first_open(&self, from: u64) -> u64 {
-        let open = |cell: &AtomicU8| cell.load(Ordering::Relaxed) < Outcome::Answered as u8;
-        let tail = &self.cells[from as usize..];
-        from + tail.iter().position(open).unwrap_or(tail.len()) as u64
-    }
-
     /// Requests started.
     pub(super) fn offered(&self) -> u64 {
         self.offered.load(Ordering::Relaxed)
@@ -352,9 +339,9 @@ impl Books {
     }
 
     /// Joins the three sources and collects what is wrong.
-    pub(super) fn settle(&self, processed: impl FnMut(u64) -> u32) -> Settled {
+    pub(super) fn settle(&self, account: impl FnMut(u64) -> Account) -> Settled {
         let mut settled = Settled::default();
-        for (sequence, entry) in self.entries(processed) {
+        for (sequence, entry) in self.entries(account) {
             settled.offered += 1;
             settled.processed += u64::from(entry.processed);
             settled.logged += u64::from(entry.logged);
@@ -365,18 +352,20 @@ impl Books {
         settled
     }
 
-    /// Every request that was offered, joined with `processed`, which is asked how often the provider processed it.
+    /// Every request that was offered, joined with the provider's `account` of it.
     pub(super) fn entries(
         &self,
-        mut processed: impl FnMut(u64) -> u32,
+        mut account: impl FnMut(u64) -> Account,
     ) -> impl Iterator<Item = (u64, Entry)> {
         self.cells.iter().zip(&self.logged).enumerate().filter_map(move |(sequence, (cell, logged))| {
             let cell = cell.load(Ordering::Relaxed);
             let sequence = sequence as u64;
             (cell != UNSEEN).then(|| {
+                let Account { arrived, processed } = account(sequence);
                 let entry = Entry {
                     outcome: Outcome::read(cell),
-                    processed: processed(sequence),
+                    arrived,
+                    processed,
                     logged: logged.load(Ordering::Relaxed),
                 };
                 (sequence, entry)
@@ -395,6 +384,10 @@ mod tests {
 
     use super::*;
     use crate::record::Told;
+
+    fn account(processed: u32) -> Account {
+        Account { arrived: processed, processed }
+    }
 
     fn told(code: &str, retry_safe: RetrySafe) -> Result<Reply, Lost> {
         let told = Some(Told { code: code.to_owned(), retry_safe });
@@ -424,7 +417,7 @@ mod tests {
     }
 
     fn breaches(outcome: Outcome, processed: u32) -> Vec<Breach> {
-        Entry { outcome: Some(outcome), processed, logged: 1 }.breaches()
+        Entry { outcome: Some(outcome), arrived: processed, processed, logged: 1 }.breaches()
     }
 
     #[test]
@@ -440,17 +433,19 @@ mod tests {
         assert_eq!(breaches(Outcome::Ambiguous, 1), []);
         assert_eq!(breaches(Outcome::Ambiguous, 2), [Breach::Duplicated]);
         assert_eq!(breaches(Outcome::Cut, 1), []);
-        assert_eq!(breaches(Outcome::Cut, 0), [Breach::CutUnprocessed]);
+        assert_eq!(breaches(Outcome::Cut, 0), [Breach::CutUnsent]);
+        let disowned = Entry { outcome: Some(Outcome::Cut), arrived: 1, processed: 0, logged: 1 };
+        assert_eq!(disowned.breaches(), [], "GOAWAY disowned what had begun to be answered");
         assert_eq!(breaches(Outcome::TimedOut, 1), [Breach::TimedOut]);
         assert_eq!(breaches(Outcome::Wrong, 1), [Breach::WrongReply]);
     }
 
     #[test]
     fn one_request_has_one_line_and_one_outcome() {
-        let entry = |logged| Entry { outcome: Some(Outcome::Answered), processed: 1, logged };
+        let entry = |logged| Entry { outcome: Some(Outcome::Answered), arrived: 1, processed: 1, logged };
         assert_eq!(entry(0).breaches(), [Breach::NotLogged]);
         assert_eq!(entry(2).breaches(), [Breach::LoggedTwice]);
-        let open = Entry { outcome: None, processed: 0, logged: 1 };
+        let open = Entry { outcome: None, arrived: 0, processed: 0, logged: 1 };
         assert_eq!(open.breaches(), [Breach::NoOutcome]);
     }
 
@@ -466,9 +461,8 @@ mod tests {
         books.enter(2, Outcome::Ambiguous, Some("provider_reset"), now);
         books.log_line(2);
         assert_eq!((books.offered(), books.ended(), books.ended_twice()), (3, 2, 1));
-        assert_eq!((books.upto(), books.first_open(0), books.first_open(2)), (4, 1, 3));
-        let entries: Vec<_> = books.entries(|sequence| u32::from(sequence == 2)).collect();
-        let entry = |outcome, processed, logged| Entry { outcome, processed, logged };
+        let entries: Vec<_> = books.entries(|sequence| account(u32::from(sequence == 2))).collect();
+        let entry = |outcome, processed, logged| Entry { outcome, arrived: processed, processed, logged };
         assert_eq!(
             entries,
             [

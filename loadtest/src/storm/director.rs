@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use provider_sim::{Behaviour, ClientSpec, ResetRule};
+use provider_sim::{Behaviour, ClientSpec, ResetRule, Target};
 use serde::Serialize;
 use tls_core::{Generation, Identity, PemSource};
 use tokio::time::{Instant, sleep};
@@ -21,10 +21,9 @@ use crate::{
 /// A fault that was done.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Done {
-    /// Seconds since the start.
+    /// When, in seconds since the start.
     pub at: f64,
     /// What.
-    #[serde(flatten)]
     pub fault: Fault,
 }
 
@@ -99,13 +98,18 @@ impl<'a> Director<'a> {
                 };
                 self.spell(lasts, late).await
             }
+            Fault::One { form } => {
+                // None is open only in the moment after another fault.
+                let _told = self.stage.sim().end(Target::Random, form);
+                Ok(())
+            }
             Fault::Kill => {
                 self.stage.sim().kill_connections();
                 Ok(())
             }
             Fault::Restart { away } => {
                 self.absence.begins();
-                let restarted = self.stage.restart(away, &self.calm).await;
+                let restarted = self.stage.restart(away).await;
                 self.absence.ends(Instant::now());
                 restarted
             }

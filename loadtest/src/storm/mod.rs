@@ -71,6 +71,12 @@ pub(crate) fn run(args: &StormArgs) -> Result<Report, Error> {
 
 async fn storm(args: &StormArgs) -> Result<Report, Error> {
     let lasts = args.lasts.unwrap_or(if args.short { SHORT } else { LONG });
+    if lanes::requests(args.rate, lasts) > stage::MAX_REQUESTS {
+        let most = stage::MAX_REQUESTS;
+        return Err(Error::Usage(format!(
+            "--rate times --for is more than {most} requests, of which the provider can keep books; lower one"
+        )));
+    }
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     tell(format_args!("storm: {} s at {}/s, seed {seed}", lasts.as_secs_f64(), args.rate));
 
@@ -93,7 +99,7 @@ async fn storm(args: &StormArgs) -> Result<Report, Error> {
         stop: stopping,
     };
     let log = LogReader::new(lab.access_log(), &prefix, books.clone());
-    let stage = Stage::new(provider, &prefix, books.clone(), seed);
+    let stage = Stage::new(provider, &prefix);
     let scene = Scene { lab, absence, books, log, lasts, stop };
     let facts = scene.play(stage, callers, Weather::new(seed)).await?;
     Ok(Report::new(seed, args.rate, facts))
@@ -124,8 +130,7 @@ impl Scene {
         let rest = self.come_to_rest(&stage).await;
         let (stopped, _folder) = self.lab.stop().await;
         self.log.finish().map_err(lab("read the access log"))?;
-        stage.take_over()?;
-        let settled = self.books.settle(|sequence| stage.processed(sequence));
+        let settled = self.books.settle(|sequence| stage.account(sequence));
         Ok(Facts {
             seconds: self.lasts.as_secs_f64(),
             interrupted,
@@ -133,7 +138,7 @@ impl Scene {
             rest,
             stopped,
             samples,
-            provider: stage.totals().clone(),
+            provider: stage.sim().ledger(),
             settled,
             books: self.books,
         })

@@ -8,6 +8,7 @@ use std::{
 
 use gateway::runtime::Stopped;
 use pool::{PoolStatus, PoolTotals};
+use provider_sim::Ledger;
 use serde::Serialize;
 
 use super::{
@@ -63,8 +64,8 @@ pub(super) struct Facts {
     pub stopped: Stopped,
     /// Resident memory, once a second.
     pub samples: Vec<Sample>,
-    /// The provider's own books, of all its lives.
-    pub provider: BTreeMap<String, u64>,
+    /// The provider's own books.
+    pub provider: Ledger,
     /// The ledger.
     pub settled: Settled,
     /// The callers' books.
@@ -85,7 +86,7 @@ pub(crate) struct Report {
     settled: Settled,
     latency_ms: BTreeMap<&'static str, f64>,
     rest: Rest,
-    provider: BTreeMap<String, u64>,
+    provider: Ledger,
     faults_by_kind: BTreeMap<&'static str, u64>,
     memory: Memory,
     faults: Vec<Done>,
@@ -219,7 +220,7 @@ fn failures(facts: &Facts, trend: &Trend) -> Vec<String> {
     must_be_zero(facts.rest.replay_bytes as u64, "bytes still held for replays at rest");
     must_be_zero(facts.rest.provider_streams, "streams still open at the provider");
     must_be_zero(
-        facts.provider.get("stream_limit_breaches").copied().unwrap_or_default(),
+        facts.provider.stream_limit_breaches,
         "streams above the limit that the gateway had acknowledged",
     );
     must_be_zero(facts.stopped.callers as u64, "callers' connections cut by the stop");

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 /// One thing done to the provider or to the gateway's identity.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "fault")]
+#[serde(rename_all = "snake_case", tag = "kind")]
 pub(super) enum Fault {
     /// GOAWAY on every connection, in this form.
     GoAway {
@@ -42,6 +42,11 @@ pub(super) enum Fault {
         reason: ResetReason,
         /// For how long.
         lasts: Duration,
+    },
+    /// The end of one connection, drawn by the seed, in this form.
+    One {
+        /// The form.
+        form: GoAwayForm,
     },
     /// TCP reset of every connection at once; the provider goes on listening.
     Kill,
@@ -83,6 +88,13 @@ impl Fault {
             Self::Cadence { .. } => "goaway cadence",
             Self::Refusals { .. } => "refused streams",
             Self::Resets { .. } => "stream resets",
+            Self::One { form } => match form {
+                GoAwayForm::Reset => "one connection: tcp reset",
+                GoAwayForm::Fin => "one connection: fin without alert",
+                GoAwayForm::CloseNotify => "one connection: close_notify",
+                GoAwayForm::HalfClose => "one connection: half-close",
+                _ => "one connection: goaway",
+            },
             Self::Kill => "tcp reset of all",
             Self::Restart { .. } => "provider restart",
             Self::StreamLimit { .. } => "stream limit",
@@ -125,9 +137,14 @@ impl Weather {
 /// One fault of each kind.
 fn deal(rng: &mut Rng) -> Vec<Fault> {
     let ms = |rng: &mut Rng, range| Duration::from_millis(rng.u64(range));
-    let at = *rng
-        .choice(&[ResetPoint::BeforeHeaders, ResetPoint::AfterHeaders, ResetPoint::MidBody])
-        .expect("three");
+    let points = [
+        ResetPoint::BeforeHeaders,
+        ResetPoint::MidRequest,
+        ResetPoint::AfterHeaders,
+        ResetPoint::MidBody,
+        ResetPoint::BeforeTrailers,
+    ];
+    let at = *rng.choice(&points).expect("five");
     let reason = *rng
         .choice(&[ResetReason::InternalError, ResetReason::Cancel, ResetReason::EnhanceYourCalm])
         .expect("three");
@@ -140,6 +157,11 @@ fn deal(rng: &mut Rng) -> Vec<Fault> {
         // Rare enough that three in a row for one request, the end of its attempts, will not be drawn.
         Fault::Refusals { every: rng.u32(150..=400), lasts: ms(rng, 500..=2000) },
         Fault::Resets { every: rng.u32(50..=200), at, reason, lasts: ms(rng, 500..=2000) },
+        Fault::One { form: GoAwayForm::Zero },
+        Fault::One { form: GoAwayForm::Reset },
+        Fault::One { form: GoAwayForm::Fin },
+        Fault::One { form: GoAwayForm::CloseNotify },
+        Fault::One { form: GoAwayForm::HalfClose },
         Fault::Kill,
         Fault::Restart { away: ms(rng, 50..=500) },
         Fault::StreamLimit { streams: rng.u32(4..=64), lasts: ms(rng, 300..=1500) },

@@ -1,7 +1,9 @@
 //! End-to-end: callers, the gateway in this process, a provider. One module per theme.
 
 mod bodies;
+mod callers;
 mod carries;
+mod deadlines;
 mod faults;
 mod grpc;
 mod http1;

@@ -8,11 +8,11 @@ use tls_core::{Regime, Stage};
 use super::credentials::{self, Material};
 use super::endpoint::{Endpoint, parse_connect, parse_endpoint, parse_via};
 use super::finding::Complaint;
-use super::keys;
 use super::model::{Environment, Limits};
 use super::report::At;
 use super::settings::{change_dial_timeouts, change_request_timeouts, read_pool, read_tls};
 use super::tree::{Section, Text};
+use super::{health, keys};
 
 /// Longest name: it stands in metric labels and log lines.
 const MAX_NAME: usize = 63;
@@ -100,7 +100,8 @@ fn read_environment(
     let connect = section.text("connect").and_then(|text| parsed(section, &text, parse_connect));
     let via = section.text("via").and_then(|text| parsed(section, &text, parse_via));
     let required = section.boolean("required").unwrap_or(true);
-    let pool = read_pool(section, inherited.limits);
+    let mut pool = read_pool(section, inherited.limits);
+    pool.health = health::read(section, endpoint.as_ref());
     let tls = read_tls(section);
 
     let host = endpoint.as_ref().map(|e: &Endpoint| e.host.as_str());

@@ -9,6 +9,8 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use http::header::HeaderName;
+
 use super::finding::{Complaint, Severity};
 use super::keys;
 use super::model::{Admin, Egress};
@@ -59,6 +61,8 @@ pub(crate) fn read_egress(root: &Section<'_>) -> (Egress, Vec<Placed>) {
     let section = root.section("egress", keys::EGRESS);
     let allow_unauthenticated = section.boolean("allow_unauthenticated").unwrap_or(false);
     let forward_client_headers = section.boolean("forward_client_headers").unwrap_or(false);
+    let deadline_header =
+        section.text("deadline_header").and_then(|text| read_deadline_header(&section, &text));
     let listeners = match section.texts("listen") {
         None => vec![Placed { address: default_egress(), at: section.at_key("listen") }],
         Some(texts) if texts.is_empty() => {
@@ -76,7 +80,45 @@ pub(crate) fn read_egress(root: &Section<'_>) -> (Egress, Vec<Placed>) {
         judge_open_listener(&section, placed, allow_unauthenticated);
     }
     let listen = listeners.iter().map(|p| p.address.clone()).collect();
-    (Egress { listen, allow_unauthenticated, forward_client_headers }, listeners)
+    (Egress { listen, allow_unauthenticated, forward_client_headers, deadline_header }, listeners)
+}
+
+/// Fields that have a meaning of their own, which a time to wait would break.
+const TAKEN: &[&str] = &[
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "grpc-timeout",
+    "host",
+    "authorization",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-correlation-id",
+];
+
+fn read_deadline_header(section: &Section<'_>, text: &Text<'_>) -> Option<HeaderName> {
+    let fault = match HeaderName::from_bytes(text.value.as_bytes()) {
+        Err(_) => "is not a header name",
+        Ok(name) if TAKEN.contains(&name.as_str()) || name.as_str().starts_with("gw-") => {
+            "has a meaning of its own"
+        }
+        Ok(name) => return Some(name),
+    };
+    let complaint = Complaint::new(
+        "bad_header",
+        format!("\"{}\" {fault}", text.value),
+        "choose a header that callers use for this alone, such as \"x-request-timeout-ms\"",
+    );
+    section.report().error(&text.at, complaint);
+    None
 }
 
 /// Reads `[admin]`.

@@ -5,14 +5,17 @@
 //! fault of time (an expired certificate) quarantines one environment, any other stops the start; no setting
 //! turns verification off or grants trust by source address.
 
+mod callers;
 mod credentials;
 mod endpoint;
 mod environment;
 mod finding;
+mod health;
 mod keys;
 mod listen;
 mod model;
 mod nearest;
+mod prefix;
 mod report;
 mod route;
 mod settings;
@@ -32,8 +35,8 @@ use toml::de::DeTable;
 
 pub use finding::{ConfigErrors, Finding, Severity};
 pub use model::{
-    AccessLog, Admin, CallerTimeouts, Config, ConnectTo, Credentials, Egress, Endpoint, Environment, Limits,
-    ListenAddress, Log, LogFormat, Quarantine, Route, Runtime, Shutdown, Via,
+    AccessLog, Admin, CallerGroup, CallerTimeouts, Config, ConnectTo, Credentials, Egress, Endpoint,
+    Environment, Limits, ListenAddress, Log, LogFormat, Prefix, Quarantine, Route, Runtime, Shutdown, Via,
 };
 
 use finding::Complaint;
@@ -124,6 +127,7 @@ fn read(root: &Section<'_>, path: &Path, now: OffsetDateTime) -> (Option<Config>
     let (admin, admin_place) = listen::read_admin(root);
     listeners.extend(admin_place);
     listen::judge_duplicates(root, &listeners);
+    let callers = callers::read(root);
     let limits = settings::read_limits(root);
     let (timeouts, caller_timeouts) = settings::read_timeouts(root);
     let log = settings::read_log(root);
@@ -137,6 +141,7 @@ fn read(root: &Section<'_>, path: &Path, now: OffsetDateTime) -> (Option<Config>
         path: path.to_owned(),
         egress,
         admin,
+        callers,
         environments,
         routes,
         limits,

@@ -3,7 +3,7 @@
 //! Owns the types that the rest of the gateway reads. Reading them from a file is the work of the other modules;
 //! names, units, ranges and defaults of the keys stand in `keys` and in `docs/configuration.md`.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tls_core::{Identity, Regime, Stage, TlsOptions, Trust};
 
 pub use super::endpoint::{ConnectTo, Endpoint, Via};
 pub use super::listen::ListenAddress;
+pub use super::prefix::Prefix;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Config {
     pub egress: Egress,
     /// Where operators look.
     pub admin: Admin,
+    /// Callers by name, in the order of the file.
+    pub callers: Vec<CallerGroup>,
     /// The environments, in the order of the file. At least one.
     pub environments: Vec<Environment>,
     /// The routes, in the order of the file; the first match wins.
@@ -59,6 +62,21 @@ pub struct Egress {
     pub allow_unauthenticated: bool,
     /// Whether callers' `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and `Via` reach the provider. Default `false`.
     pub forward_client_headers: bool,
+    /// Header field in which callers give their deadline, in milliseconds. Default none.
+    pub deadline_header: Option<HeaderName>,
+}
+
+/// `[callers.NAME]`: callers that share one place in the fair queue. Grants no trust (S8, S17).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerGroup {
+    /// The name in the access log.
+    pub name: String,
+    /// Networks of callers over TCP; the longest match among all callers wins.
+    pub addresses: Vec<Prefix>,
+    /// Users of callers over Unix sockets.
+    pub uids: Vec<u32>,
+    /// Share of the queue against others that wait. Range 1..=1000. Default 1.
+    pub weight: NonZeroU16,
 }
 
 /// `[admin]`: where operators look. Never beyond loopback.

@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use pool::{PoolConfig, Timeouts};
+use pool::{LearnedLimitsMode, PoolConfig, Timeouts};
 use tls_core::{Alpn, KeyExchange, TlsOptions};
 
 use super::finding::Complaint;
@@ -88,6 +88,11 @@ pub(crate) fn read_pool(environment: &Section<'_>, limits: &Limits) -> PoolConfi
     section.set_whole("connection_window_bytes", &mut pool.connection_window_bytes);
     section.set_whole("max_response_header_bytes", &mut pool.max_response_header_bytes);
     section.set_whole("http1_max_connections", &mut pool.http1_max_connections);
+    if let Some(learn) = section.boolean("learned_limits") {
+        pool.learned_limits = if learn { LearnedLimitsMode::On } else { LearnedLimitsMode::Off };
+    }
+    section.set_duration("retest_after_ms", &mut pool.retest_after);
+    section.set_whole("suspect_after", &mut pool.suspect_after);
     judge_pool(&section, &pool);
     pool
 }
@@ -103,11 +108,33 @@ fn judge_pool(section: &Section<'_>, pool: &PoolConfig) {
         ("backoff_initial_ms", millis(pool.backoff_initial)),
         ("backoff_max_ms", millis(pool.backoff_max)),
     );
-    at_most(
-        section,
-        ("stream_window_bytes", u64::from(pool.stream_window_bytes)),
-        ("connection_window_bytes", u64::from(pool.connection_window_bytes)),
+    judge_windows(section, pool);
+}
+
+/// Responses that nobody reads fill their own windows; if those were more than the connection's, they would stall
+/// every other response on it.
+fn judge_windows(section: &Section<'_>, pool: &PoolConfig) {
+    let (stream, connection) = (u64::from(pool.stream_window_bytes), u64::from(pool.connection_window_bytes));
+    let need = stream * u64::from(pool.max_streams);
+    if need <= connection {
+        return;
+    }
+    let keys = ["stream_window_bytes", "max_streams", "connection_window_bytes"];
+    let name = keys.into_iter().find(|key| section.has(key)).unwrap_or(keys[2]);
+    let complaint = Complaint::new(
+        "windows_overbooked",
+        format!(
+            "`stream_window_bytes` ({stream}) times `max_streams` ({}) is {need}, above `connection_window_bytes` \
+             ({connection}): responses that nobody reads could stall all others",
+            pool.max_streams
+        ),
+        format!(
+            "raise `connection_window_bytes` to {need}, or lower `stream_window_bytes` to {} or `max_streams` to {}",
+            connection / u64::from(pool.max_streams),
+            (connection / stream).max(1)
+        ),
     );
+    section.report().error(&section.at_key(name), complaint);
 }
 
 /// The first key may not exceed the second. Reported where the user wrote one of them.

@@ -3,7 +3,7 @@
 //! Owns [`Section`]: one table, read key by key against its list of known keys. What the values mean is decided by
 //! the modules that read them.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -100,11 +100,7 @@ impl<'a> Section<'a> {
             self.wrong_type(name, "a list of tables", &format!("write [[{name}]] above each entry"));
             return Vec::new();
         };
-        let place = |index, value: &Spanned<DeValue<'_>>| At {
-            key_path: format!("{}[{index}]", self.path_of(name)),
-            line: Some(self.report.line_of(value.span().start)),
-        };
-        array.iter().enumerate().map(|(i, v)| self.open(place(i, v), Some(v), keys)).collect()
+        array.iter().enumerate().map(|(i, v)| self.open(self.at_item(name, i, v), Some(v), keys)).collect()
     }
 
     /// The strings of a table whose keys are the user's choice.
@@ -161,10 +157,7 @@ impl<'a> Section<'a> {
         };
         let mut texts = Vec::with_capacity(array.len());
         for (index, item) in array.iter().enumerate() {
-            let at = At {
-                key_path: format!("{}[{index}]", self.path_of(name)),
-                line: Some(self.report.line_of(item.span().start)),
-            };
+            let at = self.at_item(name, index, item);
             match item.get_ref().as_str() {
                 Some(value) if !value.is_empty() => texts.push(Text { value, at }),
                 Some(_) => {
@@ -176,6 +169,37 @@ impl<'a> Section<'a> {
             }
         }
         Some(texts)
+    }
+
+    /// A list of whole numbers in this range; `None` if it is not given or has faults.
+    pub(crate) fn numbers(&self, name: &str, range: RangeInclusive<u64>) -> Option<Vec<(u64, At)>> {
+        const REMEDY: &str = "write it as [1, 2], without quotes";
+        self.kind(name);
+        let Some(array) = self.value(name)?.get_ref().as_array() else {
+            self.wrong_type(name, "a list of whole numbers", REMEDY);
+            return None;
+        };
+        let mut numbers = Vec::with_capacity(array.len());
+        for (index, item) in array.iter().enumerate() {
+            let at = self.at_item(name, index, item);
+            let DeValue::Integer(integer) = item.get_ref() else {
+                self.report.error(&at, wrong_type(name, "a list of whole numbers", REMEDY));
+                continue;
+            };
+            match i128::from_str_radix(integer.as_str(), integer.radix())
+                .ok()
+                .and_then(|n| u64::try_from(n).ok())
+            {
+                Some(number) if range.contains(&number) => numbers.push((number, at)),
+                _ => {
+                    let (min, max) = (range.start(), range.end());
+                    let what = format!("{integer} is not in {min} to {max}");
+                    let remedy = format!("choose a value from {min} to {max}");
+                    self.report.error(&at, Complaint::new("out_of_range", what, remedy));
+                }
+            }
+        }
+        (numbers.len() == array.len()).then_some(numbers)
     }
 
     /// `true` or `false`.
@@ -192,6 +216,11 @@ impl<'a> Section<'a> {
     /// Whether the value is `true` or `false`, for keys that take either a switch or a string.
     pub(crate) fn is_boolean(&self, name: &str) -> bool {
         self.value(name).is_some_and(|v| v.get_ref().is_bool())
+    }
+
+    /// Whether the value is a list, for keys that take either a list or a string.
+    pub(crate) fn is_list(&self, name: &str) -> bool {
+        self.value(name).is_some_and(|v| v.get_ref().is_array())
     }
 
     /// A whole number within the range of its key.
@@ -262,6 +291,14 @@ impl<'a> Section<'a> {
 
     fn path_of(&self, name: &str) -> String {
         if self.at.key_path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at.key_path) }
+    }
+
+    /// The place of an item of a list.
+    fn at_item(&self, name: &str, index: usize, item: &Spanned<DeValue<'_>>) -> At {
+        At {
+            key_path: format!("{}[{index}]", self.path_of(name)),
+            line: Some(self.report.line_of(item.span().start)),
+        }
     }
 
     fn entry(

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::connection::Server;
+use super::{callers::Peer, connection::Server};
 use crate::{
     admin,
     config::{ListenAddress, bind_fault},
@@ -155,12 +155,13 @@ impl Acceptor {
             match accepted {
                 Accepted::Tcp(stream, peer) => {
                     if let Ok(stream) = TcpStream::from_std(stream) {
-                        server.serve(stream, Some(peer)).await;
+                        server.serve(stream, Peer::Tcp(peer)).await;
                     }
                 }
                 Accepted::Unix(stream) => {
                     if let Ok(stream) = UnixStream::from_std(stream) {
-                        server.serve(stream, None).await;
+                        let uid = stream.peer_cred().map(|peer| peer.uid()).ok();
+                        server.serve(stream, Peer::Unix(uid)).await;
                     }
                 }
             }

@@ -6,7 +6,9 @@ use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Core, Egress, headers, path,
+    Core, Egress,
+    callers::Peer,
+    headers, path,
     route::{self, Asked},
     service::check_form,
 };
@@ -17,7 +19,7 @@ impl Egress {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.acceptor.servers[0].clone().serve(stream, None)
+        self.acceptor.servers[0].clone().serve(stream, Peer::Unix(None))
     }
 }
 

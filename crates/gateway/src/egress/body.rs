@@ -13,7 +13,7 @@ use pool::{BodyError, BoxError, ResponseBody, RetrySafe};
 use super::{
     caller::{Caller, Phase},
     exchange::Exchange,
-    headers,
+    headers, watch,
 };
 use crate::{outcome::ErrorCode, telemetry::Ended};
 
@@ -34,6 +34,7 @@ enum Source {
 impl ReplyBody {
     /// The provider's response on its way.
     pub(super) fn provider(body: ResponseBody, exchange: Exchange) -> Self {
+        watch::callers_turn();
         let mut this = Self { source: Source::Provider(body), exchange: Some(exchange), phase: None };
         if this.is_end_stream() {
             this.finish(Ended::Complete);
@@ -43,6 +44,7 @@ impl ReplyBody {
 
     /// A reply of our own.
     pub(super) fn own(content: Bytes, exchange: Option<Exchange>) -> Self {
+        watch::callers_turn();
         let content = (!content.is_empty()).then_some(content);
         let mut this = Self { source: Source::Own(content), exchange, phase: None };
         if this.is_end_stream() {
@@ -53,6 +55,7 @@ impl ReplyBody {
 
     /// A gRPC reply; its service records its own outcome.
     pub(super) fn grpc(body: tonic::body::Body, caller: &Caller) -> Self {
+        watch::callers_turn();
         let phase = caller.is_http1().then(|| caller.phase.clone());
         Self { source: Source::Grpc(body), exchange: None, phase }
     }
@@ -78,6 +81,9 @@ impl ReplyBody {
                     BodyError::CallerGone => (ErrorCode::CallerGone, Ended::CallerGone),
                 };
                 if let Some(exchange) = &mut self.exchange {
+                    let malformed = exchange.caller().phase.is_body_malformed();
+                    let code =
+                        if code == ErrorCode::CallerGone && malformed { ErrorCode::BadRequest } else { code };
                     // The status has been sent already; the log keeps it beside the code.
                     exchange.code = Some(code);
                     exchange.retry_safe = Some(RetrySafe::Unknown);
@@ -101,31 +107,13 @@ impl Body for ReplyBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        match &mut this.source {
-            Source::Provider(body) => {
-                let mut frame = ready!(Pin::new(body).poll_frame(cx));
-                // gRPC callers look for our word in trailers too: the provider may not speak it there either.
-                if let Some(Ok(frame)) = &mut frame
-                    && let Some(trailers) = frame.trailers_mut()
-                {
-                    headers::to_caller(trailers);
-                }
-                this.note(frame.as_ref());
-                Poll::Ready(frame.map(|f| f.map_err(Into::into)))
-            }
-            Source::Own(content) => {
-                let content = content.take();
-                if let (Some(exchange), Some(data)) = (&mut this.exchange, &content) {
-                    exchange.bytes_out = data.len() as u64;
-                }
-                this.finish(Ended::GatewayReply);
-                Poll::Ready(content.map(|data| Ok(Frame::data(data))))
-            }
-            Source::Grpc(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
-                Poll::Ready(frame.map(|f| f.map_err(Into::into)))
-            }
+        // Asked for: whatever comes next is not the caller's to give.
+        watch::our_turn();
+        let frame = ready!(this.poll_source(cx));
+        if matches!(&frame, Some(Ok(_))) {
+            watch::callers_turn();
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -141,6 +129,36 @@ impl Body for ReplyBody {
             Source::Provider(body) => body.size_hint(),
             Source::Own(content) => SizeHint::with_exact(content.as_ref().map_or(0, |c| c.len() as u64)),
             Source::Grpc(body) => body.size_hint(),
+        }
+    }
+}
+
+impl ReplyBody {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.source {
+            Source::Provider(body) => {
+                let mut frame = ready!(Pin::new(body).poll_frame(cx));
+                // gRPC callers look for our word in trailers too: the provider may not speak it there either.
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    headers::to_caller(trailers);
+                }
+                self.note(frame.as_ref());
+                Poll::Ready(frame.map(|f| f.map_err(Into::into)))
+            }
+            Source::Own(content) => {
+                let content = content.take();
+                if let (Some(exchange), Some(data)) = (&mut self.exchange, &content) {
+                    exchange.bytes_out = data.len() as u64;
+                }
+                self.finish(Ended::GatewayReply);
+                Poll::Ready(content.map(|data| Ok(Frame::data(data))))
+            }
+            Source::Grpc(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|f| f.map_err(Into::into)))
+            }
         }
     }
 }

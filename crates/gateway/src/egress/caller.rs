@@ -4,11 +4,11 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
-use super::core::Core;
+use super::{callers::Share, core::Core};
 use crate::telemetry::{CallerProtocol, RecorderHandle};
 
 /// What every request of one connection shares.
@@ -17,6 +17,7 @@ pub(super) struct Caller {
     pub(super) recorder: RecorderHandle,
     /// `None` on a Unix socket.
     pub(super) peer: Option<SocketAddr>,
+    pub(super) share: Share,
     pub(super) protocol: CallerProtocol,
     pub(super) phase: Arc<Phase>,
 }
@@ -30,7 +31,11 @@ impl Caller {
 
 /// Where a connection stands: decides which time limit holds. Shared by the reader and the requests.
 #[derive(Debug)]
-pub(super) struct Phase(AtomicU8);
+pub(super) struct Phase {
+    at: AtomicU8,
+    /// The body of the request under way broke the form of HTTP/1.1.
+    malformed: AtomicBool,
+}
 
 /// The phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +53,11 @@ pub(super) enum At {
 
 impl Phase {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicU8::new(At::Fresh as u8)))
+        Arc::new(Self { at: AtomicU8::new(At::Fresh as u8), malformed: AtomicBool::new(false) })
     }
 
     pub(super) fn at(&self) -> At {
-        match self.0.load(Ordering::Relaxed) {
+        match self.at.load(Ordering::Relaxed) {
             0 => At::Fresh,
             1 => At::Idle,
             2 => At::Head,
@@ -61,7 +66,7 @@ impl Phase {
     }
 
     fn set(&self, at: At) {
-        self.0.store(at as u8, Ordering::Relaxed);
+        self.at.store(at as u8, Ordering::Relaxed);
     }
 
     /// Bytes arrived. Returns whether a request's header begins with them.
@@ -76,6 +81,16 @@ impl Phase {
     /// A request's header is complete.
     pub(super) fn exchange_began(&self) {
         self.set(At::Busy);
+    }
+
+    /// The request's body is not what HTTP/1.1 allows; nothing can follow it on this connection.
+    pub(super) fn body_malformed(&self) {
+        self.malformed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is not.
+    pub(super) fn is_body_malformed(&self) -> bool {
+        self.malformed.load(Ordering::Relaxed)
     }
 
     /// The exchange is over; on HTTP/1.1 the next request may begin.

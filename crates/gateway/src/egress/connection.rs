@@ -2,7 +2,7 @@
 //!
 //! Owns hyper's settings towards callers. A request's way is `service`; accepting is `accept`.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, task::Poll};
+use std::{convert::Infallible, pin::pin, sync::Arc, task::Poll};
 
 use http::Request;
 use hyper::{
@@ -10,7 +10,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use pool::coalesce::coalesce;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio_util::sync::CancellationToken;
@@ -19,10 +19,12 @@ use tower::ServiceExt;
 use super::{
     body::ReplyBody,
     caller::{Caller, Phase},
+    callers::Peer,
     core::Core,
     exchange::Exchange,
     io::{CallerIo, Sniffed, sniff},
     service::handle,
+    watch::WatchedStreams,
 };
 use crate::{
     grpc,
@@ -54,7 +56,7 @@ const MAX_FRAME: u32 = 16 * 1024;
 
 impl Server {
     /// Serves until the caller leaves, breaks a limit, or has been drained.
-    pub(super) async fn serve<S>(self: Arc<Self>, mut stream: S, peer: Option<SocketAddr>)
+    pub(super) async fn serve<S>(self: Arc<Self>, mut stream: S, peer: Peer)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -75,7 +77,8 @@ impl Server {
         let caller = Arc::new(Caller {
             core: self.core.clone(),
             recorder: self.recorder.clone(),
-            peer,
+            peer: peer.address(),
+            share: self.core.callers.of(peer),
             protocol,
             phase,
         });
@@ -120,7 +123,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let limits = &self.core.limits;
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(WatchedStreams { idle: self.core.caller_timeouts.idle });
         let header_list = u32::try_from(limits.max_header_bytes * HEADROOM).unwrap_or(u32::MAX);
         builder
             .timer(TokioTimer::new())
@@ -164,9 +167,7 @@ impl Server {
         }
         caller.phase.exchange_began();
         let mut request = request.map(tonic::body::Body::new);
-        if let Some(peer) = caller.peer {
-            request.extensions_mut().insert(grpc::CallerAddress(peer));
-        }
+        request.extensions_mut().insert(grpc::CallerIdentity { address: caller.peer, share: caller.share });
         match self.grpc.clone().oneshot(request).await {
             Ok(reply) => reply.map(|body| ReplyBody::grpc(tonic::body::Body::new(body), &caller)),
             Err(never) => match never {},

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::uri::Authority;
+use http::{HeaderName, uri::Authority};
 use pool::Pool;
 
-use super::headers::ClientHeaders;
+use super::{callers::Callers, headers::ClientHeaders};
 use crate::{
     config::{CallerTimeouts, Limits, Route},
     outcome::ErrorCode,
@@ -46,11 +46,15 @@ pub struct Core {
     pub caller_timeouts: CallerTimeouts,
     /// What becomes of `Forwarded`-style headers.
     pub client_headers: ClientHeaders,
+    /// Header in which callers give their deadline, in milliseconds. Default none.
+    pub deadline_header: Option<HeaderName>,
+    /// Callers by name. Default none.
+    pub callers: Callers,
     stopping: AtomicBool,
 }
 
 impl Core {
-    /// Puts the parts together.
+    /// Puts the parts together; what has a default keeps it.
     #[must_use]
     pub fn new(
         upstreams: Vec<Upstream>,
@@ -59,7 +63,16 @@ impl Core {
         caller_timeouts: CallerTimeouts,
         client_headers: ClientHeaders,
     ) -> Self {
-        Self { upstreams, routes, limits, caller_timeouts, client_headers, stopping: AtomicBool::new(false) }
+        Self {
+            upstreams,
+            routes,
+            limits,
+            caller_timeouts,
+            client_headers,
+            deadline_header: None,
+            callers: Callers::default(),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// From now on the gateway is on its way out.

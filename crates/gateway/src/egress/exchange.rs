@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, uri::PathAndQuery};
 use pool::{Journey, RetrySafe};
 use tokio::time::Instant;
 
-use super::caller::Caller;
+use super::{caller::Caller, reply::Form};
 use crate::{
     outcome::ErrorCode,
     telemetry::{Ended, Outcome},
@@ -15,7 +15,9 @@ use crate::{
 /// A request under way. Recorded exactly once: when it is finished, or when it is dropped because the caller left.
 pub(super) struct Exchange {
     caller: Arc<Caller>,
-    started: Instant,
+    pub(super) started: Instant,
+    /// In which form a failure is told.
+    pub(super) form: Form,
     pub(super) method: Method,
     path: Option<PathAndQuery>,
     pub(super) correlation_id: Option<HeaderValue>,
@@ -34,6 +36,7 @@ impl Exchange {
         Self {
             caller,
             started: Instant::now(),
+            form: Form::Problem,
             method,
             path,
             correlation_id: None,
@@ -78,6 +81,7 @@ impl Exchange {
             environment: self.environment,
             protocol: self.caller.protocol,
             peer: self.caller.peer,
+            caller: self.caller.share.name,
             status: self.status,
             code: self.code,
             retry_safe: self.retry_safe,

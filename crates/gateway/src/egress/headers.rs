@@ -25,10 +25,39 @@ pub(super) struct Survey {
     pub(super) fields: usize,
     /// An upgrade other than to `h2c` is asked for.
     pub(super) upgrade: bool,
+    /// What the content type says.
+    pub(super) content: Content,
+    /// There is a `grpc-timeout`.
+    pub(super) grpc_timeout: bool,
     hop_by_hop: bool,
     client: bool,
     te: bool,
     correlation: bool,
+}
+
+/// What a content type says about the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Nothing that concerns us.
+    #[default]
+    Plain,
+    /// A gRPC call: its failures are gRPC statuses.
+    Grpc,
+    /// A form of gRPC for browsers (`application/grpc-web`), whose failures are HTTP's.
+    GrpcWeb,
+}
+
+impl Content {
+    fn of(value: &HeaderValue) -> Self {
+        const GRPC: &[u8] = b"application/grpc";
+        match value.as_bytes().split_at_checked(GRPC.len()) {
+            Some((start, rest)) if start.eq_ignore_ascii_case(GRPC) => match rest.first() {
+                None | Some(b'+' | b';') => Self::Grpc,
+                Some(_) => Self::GrpcWeb,
+            },
+            _ => Self::Plain,
+        }
+    }
 }
 
 /// Looks at a request's header once.
@@ -47,6 +76,8 @@ pub(super) fn survey(headers: &HeaderMap) -> Survey {
             Class::Te => found.te = true,
             Class::Client => found.client = true,
             Class::Correlation => found.correlation = true,
+            Class::ContentType => found.content = Content::of(value),
+            Class::GrpcTimeout => found.grpc_timeout = true,
             Class::EndToEnd => {}
         }
     }
@@ -107,6 +138,8 @@ enum Class {
     Te,
     Client,
     Correlation,
+    ContentType,
+    GrpcTimeout,
 }
 
 /// Hop-by-hop fields: RFC 9110 §7.6.1 and what HTTP/2 forbids (RFC 9113 §8.2.2). `expect` was answered by us.
@@ -123,6 +156,8 @@ fn class(name: &str) -> Class {
         "upgrade" => Class::Upgrade,
         "te" => Class::Te,
         "x-correlation-id" => Class::Correlation,
+        "content-type" => Class::ContentType,
+        "grpc-timeout" => Class::GrpcTimeout,
         "forwarded" | "via" | "x-real-ip" => Class::Client,
         _ if name.starts_with("x-forwarded-") => Class::Client,
         _ => Class::EndToEnd,
@@ -241,6 +276,20 @@ mod tests {
             map(&[("gw-retry-safe", "yes"), ("gw-error", "x"), ("content-type", "a/b"), ("connection", "x")]);
         to_caller(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-type"]);
+    }
+
+    #[test]
+    fn content_types_of_grpc_are_told_apart() {
+        for (value, want) in [
+            ("application/grpc", Content::Grpc),
+            ("Application/gRPC+proto", Content::Grpc),
+            ("application/grpc;charset=utf-8", Content::Grpc),
+            ("application/grpc-web+proto", Content::GrpcWeb),
+            ("application/grp", Content::Plain),
+            ("application/json", Content::Plain),
+        ] {
+            assert_eq!(survey(&map(&[("content-type", value)])).content, want, "{value}");
+        }
     }
 
     #[test]

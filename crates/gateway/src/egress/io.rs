@@ -17,7 +17,10 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::caller::{At, Phase};
+use super::{
+    caller::{At, Phase},
+    last_words::{in_our_words, too_slow},
+};
 use crate::config::CallerTimeouts;
 
 /// What the first bytes say.
@@ -125,10 +128,6 @@ impl<S> CallerIo<S> {
     }
 }
 
-/// Said to a caller whose header does not end, before it is left.
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ngw-error: request_timeout\r\ngw-retry-safe: no\r\n\
-    content-length: 0\r\nconnection: close\r\n\r\n";
-
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CallerIo<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -149,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CallerIo<S> {
         let at = ready!(this.poll_overdue(cx));
         if at == At::Head {
             // As much as fits at once: the caller is being left anyway.
-            let _ = Pin::new(&mut this.stream).poll_write(cx, TOO_SLOW);
+            let _ = Pin::new(&mut this.stream).poll_write(cx, &too_slow());
         }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -165,6 +164,20 @@ impl<S> CallerIo<S> {
         let limit = self.limits.idle;
         let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> CallerIo<S> {
+    /// Whether hyper's own refusal was replaced by ours.
+    fn refused_in_our_words(&mut self, cx: &mut Context<'_>, data: &[u8]) -> bool {
+        // hyper answers by itself only while it reads a header.
+        if self.phase.at() != At::Head {
+            return false;
+        }
+        let Some(words) = in_our_words(data) else { return false };
+        // As much as fits at once: the caller is being left anyway.
+        let _ = Pin::new(&mut self.stream).poll_write(cx, &words);
+        true
     }
 }
 
@@ -188,6 +201,9 @@ impl<S: AsyncRead + Unpin> CallerIo<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CallerIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.refused_in_our_words(cx, data) {
+            return Poll::Ready(Ok(data.len()));
+        }
         let written = Pin::new(&mut this.stream).poll_write(cx, data);
         this.watch(cx, written)
     }
@@ -198,6 +214,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CallerIo<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let [only] = slices
+            && this.refused_in_our_words(cx, only)
+        {
+            return Poll::Ready(Ok(only.len()));
+        }
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.watch(cx, written)
     }
@@ -324,7 +345,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_header_that_does_not_end_gets_a_408_and_an_idle_caller_nothing() {
         let limits = CallerTimeouts::default();
-        for (at_head, reply) in [(true, TOO_SLOW), (false, &b""[..])] {
+        for (at_head, reply) in [(true, too_slow()), (false, Vec::new())] {
             let (near, mut far) = duplex(1024);
             let phase = Phase::new();
             phase.exchange_ended();

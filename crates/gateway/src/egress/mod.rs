@@ -13,16 +13,21 @@ mod accept;
 pub mod bench;
 mod body;
 mod caller;
+mod callers;
 mod connection;
 mod core;
+mod deadline;
 mod exchange;
 mod headers;
 mod io;
+mod last_words;
 mod path;
 mod reply;
 mod route;
 mod send;
 mod service;
+mod upload;
+mod watch;
 
 use std::{
     sync::{
@@ -36,10 +41,12 @@ use pool::Workers;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::reply::{document, retry_after, server_timing};
 use self::{accept::Acceptor, connection::Server, send::WholeRequests};
 pub use self::{
     accept::Listener,
     body::ReplyBody,
+    callers::{Callers, Peer, Share},
     core::{Core, Refusal, Upstream},
     headers::{CORRELATION_ID, ClientHeaders},
     reply::{GW_ERROR, GW_RETRY_SAFE, SERVER_TIMING},

@@ -1,11 +1,13 @@
 //! Replies of our own: `application/problem+json` (RFC 9457) with the stable code, the same code in the headers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, header};
 use pool::{Journey, RetrySafe};
 
 use super::{body::ReplyBody, exchange::Exchange, headers::CORRELATION_ID};
-use crate::outcome::ErrorCode;
+use crate::{grpc, outcome::ErrorCode};
 
 /// The stable code of a failure.
 pub const GW_ERROR: HeaderName = HeaderName::from_static("gw-error");
@@ -19,6 +21,8 @@ pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub(super) struct Failure {
     pub(super) code: ErrorCode,
     pub(super) retry_safe: RetrySafe,
+    /// When a retry may be of use, if that is known.
+    pub(super) retry_after: Option<Duration>,
     /// This occurrence, for a person.
     pub(super) detail: String,
 }
@@ -26,28 +30,70 @@ pub(super) struct Failure {
 impl Failure {
     /// A failure that happened before the pool was asked.
     pub(super) fn early(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, retry_safe: code.retry_safe_before_send(), detail: detail.into() }
+        Self { code, retry_safe: code.retry_safe_before_send(), retry_after: None, detail: detail.into() }
     }
 }
 
+/// In which form a failure is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A problem document.
+    Problem,
+    /// A gRPC status without a message ("Trailers-Only"): a gRPC client makes nothing of an HTTP status.
+    Grpc,
+}
+
 /// Makes the reply; the outcome is recorded when it has been delivered.
-pub(super) fn problem(failure: &Failure, mut exchange: Exchange) -> Response<ReplyBody> {
+pub(super) fn refuse(failure: &Failure, mut exchange: Exchange) -> Response<ReplyBody> {
     exchange.fail(failure.code, failure.retry_safe);
     log(failure, &exchange);
-    let row = failure.code.row();
-    let correlation = exchange.correlation_id.clone();
+    match exchange.form {
+        Form::Problem => problem(failure, exchange),
+        Form::Grpc => trailers_only(failure, exchange),
+    }
+}
+
+fn trailers_only(failure: &Failure, exchange: Exchange) -> Response<ReplyBody> {
+    let told = grpc::Failure {
+        code: failure.code,
+        retry_safe: failure.retry_safe,
+        retry_after: failure.retry_after,
+        message: failure.detail.clone(),
+        journey: exchange.journey,
+    };
+    let headers = grpc::trailers_only(&told, exchange.correlation_id.as_ref());
+    let mut reply = Response::new(ReplyBody::own(Bytes::new(), Some(exchange)));
+    *reply.headers_mut() = headers;
+    reply
+}
+
+/// The document of RFC 9457.
+pub(crate) fn document(
+    code: ErrorCode,
+    retry_safe: RetrySafe,
+    detail: &str,
+    correlation_id: Option<&HeaderValue>,
+) -> Bytes {
+    let row = code.row();
     let document = serde_json::json!({
         "type": format!("urn:tsh-gateway:error:{}", row.code),
         "title": row.title,
         "status": row.status,
-        "detail": failure.detail,
+        "detail": detail,
         "code": row.code,
-        "retry_safe": failure.retry_safe.as_str(),
+        "retry_safe": retry_safe.as_str(),
         "blame": row.blame.as_str(),
-        "correlation_id": correlation.as_ref().and_then(|id| id.to_str().ok()),
+        "correlation_id": correlation_id.and_then(|id| id.to_str().ok()),
     });
+    Bytes::from(document.to_string())
+}
+
+fn problem(failure: &Failure, exchange: Exchange) -> Response<ReplyBody> {
+    let row = failure.code.row();
+    let correlation = exchange.correlation_id.clone();
+    let document = document(failure.code, failure.retry_safe, &failure.detail, correlation.as_ref());
     let timing = server_timing(&exchange.journey);
-    let mut reply = Response::new(ReplyBody::own(Bytes::from(document.to_string()), Some(exchange)));
+    let mut reply = Response::new(ReplyBody::own(document, Some(exchange)));
     *reply.status_mut() = failure.code.status();
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -56,15 +102,23 @@ pub(super) fn problem(failure: &Failure, mut exchange: Exchange) -> Response<Rep
     if let Ok(timing) = HeaderValue::from_str(&timing) {
         headers.insert(SERVER_TIMING, timing);
     }
+    if let Some(wait) = failure.retry_after {
+        headers.insert(header::RETRY_AFTER, retry_after(wait));
+    }
     if let Some(id) = correlation {
         headers.insert(CORRELATION_ID, id);
     }
     reply
 }
 
+/// Whole seconds (RFC 9110 §10.2.3), rounded up: who comes back then does not come too early.
+pub(crate) fn retry_after(wait: Duration) -> HeaderValue {
+    HeaderValue::from((wait.as_millis().div_ceil(1000) as u64).max(1))
+}
+
 /// `queue;dur=…, connect;dur=…, send;dur=…, ttfb;dur=…` in milliseconds (Server Timing, W3C).
 pub(crate) fn server_timing(journey: &Journey) -> String {
-    let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
     format!(
         "queue;dur={:.3}, connect;dur={:.3}, send;dur={:.3}, ttfb;dur={:.3}",
         ms(journey.queue),

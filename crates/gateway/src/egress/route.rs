@@ -30,6 +30,14 @@ pub(super) fn find(routes: &[Route], asked: Asked<'_>) -> Option<usize> {
     routes.iter().position(|route| matches(route, asked))
 }
 
+/// Whether a route that was named takes the request. A condition on the host holds for requests that have one.
+pub(super) fn takes(route: &Route, asked: Asked<'_>) -> bool {
+    match (&route.host, asked.host) {
+        (Some(host), None) => matches(route, Asked { host: Some(host), ..asked }),
+        _ => matches(route, asked),
+    }
+}
+
 fn matches(route: &Route, asked: Asked<'_>) -> bool {
     route.path_prefix.as_deref().is_none_or(|prefix| has_prefix(asked.path, prefix))
         && route.host.as_deref().is_none_or(|host| asked.host.is_some_and(|asked| is_host(asked, host)))
@@ -102,6 +110,23 @@ mod tests {
         assert!(takes(&r, Method::GET, "http://sandbox.bank/x", &[("host", "other")]));
         assert!(!takes(&r, Method::GET, "/", &[("host", "production.bank")]));
         assert!(!takes(&r, Method::GET, "/", &[]));
+    }
+
+    #[test]
+    fn a_named_route_keeps_its_conditions_but_a_missing_host_breaks_none() {
+        let r = route(|r| {
+            r.host = Some("sandbox.bank".into());
+            r.method = Some(vec![Method::POST]);
+        });
+        let asked = |method: &'static str, host: Option<&'static str>| {
+            let mut builder = Request::builder().method(method).uri("/a");
+            if let Some(host) = host {
+                builder = builder.header("host", host);
+            }
+            super::takes(&r, Asked::of(&builder.body(()).unwrap()))
+        };
+        assert!(asked("POST", None) && asked("POST", Some("sandbox.bank:1")));
+        assert!(!asked("POST", Some("other.bank")) && !asked("GET", None));
     }
 
     #[test]

@@ -6,9 +6,11 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use pool::{BodyError, Journey, ResponseBody, RetrySafe, SendOptions};
+use tokio::time::Instant;
 
 use super::{
     core::{Core, Upstream},
+    deadline::Deadline,
     headers, path,
     reply::Failure as Refused,
     route::{self, Asked},
@@ -35,7 +37,15 @@ impl EgressCore for WholeRequests {
                 return Ok(Placed { route: None, environment: index(environment) });
             }
             Target::Route(name) => {
-                core.routes.iter().position(|r| r.name == *name).ok_or_else(|| unknown("route", name))?
+                let index = core.routes.iter().position(|r| r.name == *name);
+                let index = index.ok_or_else(|| unknown("route", name))?;
+                if !route::takes(&core.routes[index], Asked::of(request)) {
+                    let (method, path) = (request.method(), request.uri().path());
+                    let detail =
+                        format!("the conditions of the route `{name}` do not hold for {method} {path}");
+                    return Err(Failure::before_send(ErrorCode::NoRoute, detail));
+                }
+                index
             }
             Target::Matched => route::find(&core.routes, Asked::of(request)).ok_or_else(|| {
                 let detail = format!("no route matches {} {}", request.method(), request.uri().path());
@@ -49,15 +59,22 @@ impl EgressCore for WholeRequests {
         let core = &self.0;
         let upstream = &core.upstreams[usize::from(call.placed.environment)];
         let pool = upstream.pool.as_ref().map_err(|r| Failure::before_send(r.code, r.message.clone()))?;
-        let options = self.options(&call, upstream);
-        let limit = call.max_response_bytes;
-        let request = self.fit(call, upstream)?;
+        let began = Instant::now();
+        let mut options = self.options(&call, upstream);
+        let (limit, timeout) = (call.max_response_bytes, call.timeout);
+        let configured = core.deadline_header.as_ref();
+        let headers = call.request.headers();
+        let asked = Deadline::of(headers, &headers::survey(headers), configured).map_err(before_send)?;
+        let mut request = self.fit(call, upstream)?;
+        asked.and(timeout).apply(&mut options.timeouts, &mut request, began, configured);
+        let deadline = options.timeouts.total.map(|total| began + total);
         let mut journey = Journey::default();
         match pool.send(request, &options, &mut journey).await {
             Ok(response) => collect(response, journey, limit).await,
             Err(error) => {
-                let Refused { code, retry_safe, detail } = failure_of(&error);
-                Err(Box::new(Failure { code, retry_safe, message: detail, journey: error.journey }))
+                let Refused { code, retry_safe, retry_after, detail } = failure_of(&error, deadline, pool);
+                let (message, journey) = (detail, error.journey);
+                Err(Box::new(Failure { code, retry_safe, retry_after, message, journey }))
             }
         }
     }
@@ -67,12 +84,8 @@ impl WholeRequests {
     fn options(&self, call: &Call, upstream: &Upstream) -> SendOptions {
         let core = &self.0;
         let route = call.placed.route.map(|r| &core.routes[usize::from(r)]);
-        let mut timeouts = route.map_or(upstream.timeouts, |r| r.timeouts);
-        if let Some(left) = call.timeout {
-            timeouts.total = Some(timeouts.total.map_or(left, |total| total.min(left)));
-        }
         SendOptions {
-            timeouts,
+            timeouts: route.map_or(upstream.timeouts, |r| r.timeouts),
             retry: route.map(|r| r.retry).unwrap_or_default(),
             max_body_bytes: core.limits.max_body_bytes.unwrap_or(u64::MAX),
         }
@@ -122,7 +135,13 @@ async fn collect(
                 let message =
                     format!("the response is larger than {limit} bytes (limits.grpc_message_bytes)");
                 let code = ErrorCode::ResponseTooLarge;
-                return Err(Box::new(Failure { code, retry_safe: RetrySafe::Unknown, message, journey }));
+                return Err(Box::new(Failure {
+                    code,
+                    retry_safe: RetrySafe::Unknown,
+                    retry_after: None,
+                    message,
+                    journey,
+                }));
             }
             Ok(data) => content.extend_from_slice(&data),
             Err(frame) => trailers = frame.into_trailers().ok(),
@@ -138,11 +157,18 @@ fn cut(error: &BodyError, journey: Journey) -> Box<Failure> {
         BodyError::Deadline => ErrorCode::DeadlineExceeded,
         BodyError::CallerGone => ErrorCode::CallerGone,
     };
-    Box::new(Failure { code, retry_safe: RetrySafe::Unknown, message: error.to_string(), journey })
+    Box::new(Failure {
+        code,
+        retry_safe: RetrySafe::Unknown,
+        retry_after: None,
+        message: error.to_string(),
+        journey,
+    })
 }
 
 fn before_send(refused: Refused) -> Box<Failure> {
-    Failure::before_send(refused.code, refused.detail)
+    let Refused { code, retry_safe, retry_after, detail } = refused;
+    Box::new(Failure { code, retry_safe, retry_after, message: detail, journey: Journey::default() })
 }
 
 fn unknown(what: &str, name: &str) -> Box<Failure> {

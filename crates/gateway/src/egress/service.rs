@@ -4,19 +4,22 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::Body;
-use pool::{BoxError, SendError, SendOptions};
+use pool::{BoxError, Pool, SendError, SendErrorKind, SendOptions};
 
 use super::{
     body::ReplyBody,
     caller::Caller,
     core::{Core, Upstream},
+    deadline::Deadline,
     exchange::Exchange,
-    headers::{self, CORRELATION_ID},
+    headers::{self, CORRELATION_ID, Content},
     path,
-    reply::{Failure, problem},
+    reply::{Failure, Form, refuse},
     route::{self, Asked},
+    upload::Upload,
 };
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::{config::Route, outcome::ErrorCode};
 
@@ -30,11 +33,23 @@ where
     let mut exchange =
         Exchange::begin(caller.clone(), request.method().clone(), request.uri().path_and_query().cloned());
     let core = &caller.core;
-    let mut reply = match prepare(core, request, &mut exchange) {
-        Ok(prepared) => carry(prepared, exchange).await,
-        Err(failure) => problem(&failure, exchange),
+    let has_body = !request.body().is_end_stream();
+    let carried = match prepare(core, request, &mut exchange) {
+        Ok(prepared) => carry(prepared, &mut exchange).await,
+        Err(failure) => Err(failure),
     };
-    if core.is_stopping() && caller.is_http1() {
+    let mut reply = match carried {
+        Ok(response) => deliver(response, exchange),
+        Err(failure) => {
+            if has_body && caller.is_http1() {
+                // The body has been let go. The connection takes the rest of it off, if it is there already, or
+                // will be closed after this reply: only once it knows which can the reply's header say it.
+                tokio::task::yield_now().await;
+            }
+            refuse(&failure, exchange)
+        }
+    };
+    if caller.is_http1() && (core.is_stopping() || caller.phase.is_body_malformed()) {
         reply.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
     reply
@@ -55,16 +70,10 @@ fn prepare<'a, B>(
 ) -> Result<Prepared<'a, B>, Failure> {
     let found = headers::survey(request.headers());
     exchange.correlation_id = request.headers().get(CORRELATION_ID).cloned();
-    if found.bytes > core.limits.max_header_bytes {
-        let detail =
-            format!("the header has {} bytes; {} are allowed", found.bytes, core.limits.max_header_bytes);
-        return Err(Failure::early(ErrorCode::HeadersTooLarge, detail));
+    if found.content == Content::Grpc && !exchange.caller().is_http1() {
+        exchange.form = Form::Grpc;
     }
-    if found.fields > core.limits.max_headers {
-        let detail =
-            format!("the header has {} fields; {} are allowed", found.fields, core.limits.max_headers);
-        return Err(Failure::early(ErrorCode::HeadersTooLarge, detail));
-    }
+    check_size(core, &found)?;
     check_form(&request, found.upgrade)?;
     check_declared_length(core, request.headers())?;
 
@@ -76,6 +85,8 @@ fn prepare<'a, B>(
     exchange.route = u16::try_from(index).ok();
     exchange.environment = u16::try_from(route.environment).ok();
     let upstream = &core.upstreams[route.environment];
+    let configured = core.deadline_header.as_ref();
+    let deadline = Deadline::of(request.headers(), &found, configured)?;
 
     let mut request = request;
     let stripped = stripped(route, request.uri().path());
@@ -95,12 +106,28 @@ fn prepare<'a, B>(
     refuse_dot_segments(&target)?;
     *request.uri_mut() = target;
     exchange.correlation_id = Some(headers::to_provider(request.headers_mut(), found, core.client_headers));
+    let mut timeouts = route.timeouts;
+    deadline.apply(&mut timeouts, &mut request, exchange.started, configured);
     let options = SendOptions {
-        timeouts: route.timeouts,
+        timeouts,
         retry: route.retry,
         max_body_bytes: core.limits.max_body_bytes.unwrap_or(u64::MAX),
     };
     Ok(Prepared { upstream, request, options })
+}
+
+/// A header larger than configured.
+fn check_size(core: &Core, found: &headers::Survey) -> Result<(), Failure> {
+    for (size, limit, what) in [
+        (found.bytes, core.limits.max_header_bytes, "bytes"),
+        (found.fields, core.limits.max_headers, "fields"),
+    ] {
+        if size > limit {
+            let detail = format!("the header has {size} {what}; {limit} are allowed");
+            return Err(Failure::early(ErrorCode::HeadersTooLarge, detail));
+        }
+    }
+    Ok(())
 }
 
 /// What HTTP itself or the contract refuses.
@@ -153,31 +180,48 @@ fn stripped(route: &Route, path: &str) -> usize {
     route.strip_prefix.as_deref().filter(|prefix| path.starts_with(prefix)).map_or(0, str::len)
 }
 
-async fn carry<B>(prepared: Prepared<'_, B>, mut exchange: Exchange) -> Response<ReplyBody>
+async fn carry<B>(
+    prepared: Prepared<'_, B>,
+    exchange: &mut Exchange,
+) -> Result<Response<pool::ResponseBody>, Failure>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let Prepared { upstream, request, options } = prepared;
-    let pool = match &upstream.pool {
-        Ok(pool) => pool,
-        Err(refusal) => return problem(&Failure::early(refusal.code, refusal.message.clone()), exchange),
-    };
-    match pool.send(request, &options, &mut exchange.journey).await {
-        Ok(response) => {
-            exchange.status = response.status().as_u16();
-            deliver(response, exchange)
+    let pool =
+        upstream.pool.as_ref().map_err(|refusal| Failure::early(refusal.code, refusal.message.clone()))?;
+    let phase = exchange.caller().is_http1().then(|| exchange.caller().phase.clone());
+    let request = request.map(|body| Upload::new(body, phase.clone()));
+    let deadline = options.timeouts.total.map(|total| Instant::now() + total);
+    pool.send(request, &options, &mut exchange.journey).await.map_err(|error| {
+        let mut failure = failure_of(&error, deadline, pool);
+        if failure.code == ErrorCode::CallerGone && phase.is_some_and(|phase| phase.is_body_malformed()) {
+            failure.code = ErrorCode::BadRequest;
+            failure.detail = "the request's body breaks the chunked coding (RFC 9112 §7.1)".to_owned();
         }
-        Err(error) => problem(&failure_of(&error), exchange),
-    }
+        failure
+    })
 }
 
-/// The reply's code, and what the caller may do.
-pub(super) fn failure_of(error: &SendError) -> Failure {
-    Failure { code: ErrorCode::of_send_error(error), retry_safe: error.retry_safe, detail: error.to_string() }
+/// The reply's code, and what the caller may do. `deadline` is that of the whole exchange.
+pub(super) fn failure_of(error: &SendError, deadline: Option<Instant>, pool: &Pool) -> Failure {
+    let code = match error.kind {
+        // The place in the queue was given up because no time was left, not because the queue is slow.
+        SendErrorKind::QueueTimeout { .. } if deadline.is_some_and(|at| Instant::now() >= at) => {
+            ErrorCode::DeadlineExceeded
+        }
+        _ => ErrorCode::of_send_error(error),
+    };
+    let retry_after = match error.kind {
+        SendErrorKind::Unavailable(_) => pool.retry_after(),
+        _ => None,
+    };
+    Failure { code, retry_safe: error.retry_safe, retry_after, detail: error.to_string() }
 }
 
-fn deliver(response: Response<pool::ResponseBody>, exchange: Exchange) -> Response<ReplyBody> {
+fn deliver(response: Response<pool::ResponseBody>, mut exchange: Exchange) -> Response<ReplyBody> {
+    exchange.status = response.status().as_u16();
     let (mut parts, body) = response.into_parts();
     headers::to_caller(&mut parts.headers);
     if let Some(id) = &exchange.correlation_id

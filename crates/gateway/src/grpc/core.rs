@@ -6,11 +6,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use pool::{Journey, RetrySafe};
 
-use crate::outcome::ErrorCode;
+use crate::{egress::Share, outcome::ErrorCode};
 
-/// The address of the caller, put into a request's extensions by the listener; absent on a Unix socket.
+/// Who calls, put into a request's extensions by the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallerAddress(pub SocketAddr);
+pub struct CallerIdentity {
+    /// The address; `None` on a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// Whose share of the queue its requests take.
+    pub share: Share,
+}
 
 /// Where a call asks to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub struct Call {
     /// The request as the caller gave it: origin-form target, headers not cleaned yet; it carries an
     /// `x-correlation-id`.
     pub request: Request<Bytes>,
+    /// Whose share of the queue it takes; `None` without a listener.
+    pub share: Option<Share>,
     /// Time left for the whole exchange by the caller's deadline; `None` without one.
     pub timeout: Option<Duration>,
     /// Largest response body to take, in bytes; beyond it the call fails with `response_too_large`.
@@ -64,6 +71,8 @@ pub struct Failure {
     pub code: ErrorCode,
     /// What the caller is told about a retry.
     pub retry_safe: RetrySafe,
+    /// When a retry may be of use, if that is known.
+    pub retry_after: Option<Duration>,
     /// What happened, for a person; shown to the caller.
     pub message: String,
     /// The way so far.
@@ -75,7 +84,13 @@ impl Failure {
     #[must_use]
     pub fn before_send(code: ErrorCode, message: impl Into<String>) -> Box<Self> {
         let (message, journey) = (message.into(), Journey::default());
-        Box::new(Self { code, retry_safe: code.retry_safe_before_send(), message, journey })
+        Box::new(Self {
+            code,
+            retry_safe: code.retry_safe_before_send(),
+            retry_after: None,
+            message,
+            journey,
+        })
     }
 }
 

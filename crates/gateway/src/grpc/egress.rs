@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request as HttpRequest, Uri, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request as HttpRequest, Uri, uri::PathAndQuery};
 use pool::{Journey, RetrySafe};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
@@ -15,6 +15,7 @@ use super::{
     headers::{self, CORRELATION_ID},
     proto::{self, egress_server::Egress, send_request},
     recorded::OpenRecord,
+    timeout::{self, GRPC_TIMEOUT},
 };
 use crate::{outcome::ErrorCode, telemetry::access_log::micros};
 
@@ -33,7 +34,7 @@ impl EgressService {
         &self,
         timeout: Option<Duration>,
         message: proto::SendRequest,
-        fallback_id: Option<HeaderValue>,
+        metadata: &HeaderMap,
         record: &OpenRecord,
         correlation_id: &mut Option<HeaderValue>,
     ) -> Result<proto::SendResponse, Box<Failure>> {
@@ -41,7 +42,8 @@ impl EgressService {
         let id = match request.headers().get(CORRELATION_ID) {
             Some(id) => id.clone(),
             None => {
-                let id = fallback_id.unwrap_or_else(|| self.core.new_correlation_id());
+                let given = metadata.get(CORRELATION_ID).cloned();
+                let id = given.unwrap_or_else(|| self.core.new_correlation_id());
                 request.headers_mut().insert(CORRELATION_ID, id.clone());
                 id
             }
@@ -55,7 +57,13 @@ impl EgressService {
         *correlation_id = Some(id.clone());
         let placed = self.core.place(&target, &request)?;
         record.edit(|draft| draft.placed = Some(placed));
-        let call = Call { placed, request, timeout, max_response_bytes: self.limits.message_bytes };
+        let call = Call {
+            placed,
+            request,
+            share: record.share(),
+            timeout,
+            max_response_bytes: self.limits.message_bytes,
+        };
         let executed = self.core.execute(call).await?;
         let journey = executed.journey;
         let response = into_message(executed, &id);
@@ -63,6 +71,7 @@ impl EgressService {
             return Err(Box::new(Failure {
                 code: ErrorCode::ResponseTooLarge,
                 retry_safe: RetrySafe::No,
+                retry_after: None,
                 message: format!(
                     "the response message has {} bytes, the limit is {}",
                     response.encoded_len(),
@@ -89,20 +98,19 @@ impl Egress for EgressService {
             return Err(Status::internal("the call has no record"));
         };
         let metadata = metadata.into_headers();
-        let timeout = metadata.get("grpc-timeout").map(|value| parse_timeout(value.as_bytes()));
+        let timeout = metadata.get(GRPC_TIMEOUT).map(|value| timeout::parse(value.as_bytes()));
         let mut id = None;
         let result = match timeout {
-            Some(None) => Err(Failure::before_send(
-                ErrorCode::BadRequest,
-                "the metadata grpc-timeout is not a gRPC timeout",
-            )),
+            Some(None) => {
+                let what =
+                    format!("`{GRPC_TIMEOUT}` is not a time to wait: give it once, as {}", timeout::FORM);
+                Err(Failure::before_send(ErrorCode::BadRequest, what))
+            }
             Some(Some(Duration::ZERO)) => {
-                Err(Failure::before_send(ErrorCode::DeadlineExceeded, "the deadline had passed on arrival"))
+                let what = format!("`{GRPC_TIMEOUT}` leaves no time: nothing was sent to the provider");
+                Err(Failure::before_send(ErrorCode::DeadlineExceeded, what))
             }
-            None | Some(Some(_)) => {
-                let fallback = metadata.get(CORRELATION_ID).cloned();
-                self.carry(timeout.flatten(), message, fallback, record, &mut id).await
-            }
+            None | Some(Some(_)) => self.carry(timeout.flatten(), message, &metadata, record, &mut id).await,
         };
         match result {
             Ok(response) => {
@@ -179,40 +187,9 @@ fn journey_message(journey: &Journey) -> proto::Journey {
     }
 }
 
-/// `grpc-timeout`: at most eight digits and a unit.
-fn parse_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let count = digits.iter().fold(0u64, |count, digit| count * 10 + u64::from(digit - b'0'));
-    Some(match unit {
-        b'H' => Duration::from_secs(count * 3_600),
-        b'M' => Duration::from_secs(count * 60),
-        b'S' => Duration::from_secs(count),
-        b'm' => Duration::from_millis(count),
-        b'u' => Duration::from_micros(count),
-        b'n' => Duration::from_nanos(count),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn grpc_timeouts_are_read_in_every_unit_and_wrong_ones_are_not() {
-        for (text, micros) in
-            [("1H", 3_600_000_000), ("2M", 120_000_000), ("3S", 3_000_000), ("4m", 4_000), ("5u", 5)]
-        {
-            assert_eq!(parse_timeout(text.as_bytes()), Some(Duration::from_micros(micros)), "{text}");
-        }
-        assert_eq!(parse_timeout(b"99999999n"), Some(Duration::from_nanos(99_999_999)));
-        for text in ["", "S", "1", "1s", "-1S", "123456789S", "1 S"] {
-            assert_eq!(parse_timeout(text.as_bytes()), None, "{text:?}");
-        }
-    }
 
     #[test]
     fn wrong_messages_are_refused_with_what_is_wrong() {

@@ -9,13 +9,19 @@ use tonic::{
 };
 
 use super::core::Failure;
-use crate::outcome::ErrorCode;
+use crate::{
+    egress::{document, retry_after, server_timing},
+    outcome::ErrorCode,
+};
 
 /// The metadata key with the stable code, as the header of HTTP replies.
 pub(super) const GW_ERROR: &str = "gw-error";
 
 /// The metadata key that says whether a retry is safe.
 pub(super) const GW_RETRY_SAFE: &str = "gw-retry-safe";
+
+/// The metadata key that says where the time went.
+pub(super) const SERVER_TIMING: &str = "server-timing";
 
 /// The domain of our codes in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "tsh-gateway";
@@ -64,6 +70,12 @@ pub(super) fn status(failure: &Failure, correlation_id: Option<&HeaderValue>) ->
     let mut metadata = MetadataMap::new();
     metadata.insert(GW_ERROR, MetadataValue::from_static(row.code));
     metadata.insert(GW_RETRY_SAFE, MetadataValue::from_static(failure.retry_safe.as_str()));
+    if let Ok(timing) = MetadataValue::try_from(server_timing(&failure.journey)) {
+        metadata.insert(SERVER_TIMING, timing);
+    }
+    if let Some(wait) = failure.retry_after {
+        metadata.as_mut().insert(http::header::RETRY_AFTER, retry_after(wait));
+    }
     if let Some(id) = correlation_id {
         metadata.as_mut().insert(super::headers::CORRELATION_ID, id.clone());
     }
@@ -83,25 +95,24 @@ pub(super) fn code_of_refusal(grpc: tonic::Code) -> ErrorCode {
 /// The reply to a request that is not gRPC at all: a problem document (RFC 9457), as for plain HTTP.
 pub(super) fn problem(failure: &Failure) -> http::Response<tonic::body::Body> {
     let row = failure.code.row();
-    let document = serde_json::json!({
-        "type": "about:blank",
-        "title": row.title,
-        "status": row.status,
-        "code": row.code,
-        "detail": failure.message,
-    });
-    let body = tonic::body::Body::new(http_body_util::Full::new(Bytes::from(document.to_string())));
+    let document = document(failure.code, failure.retry_safe, &failure.message, None);
+    let body = tonic::body::Body::new(http_body_util::Full::new(document));
     let mut response = http::Response::new(body);
     *response.status_mut() = failure.code.status();
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(GW_ERROR, HeaderValue::from_static(row.code));
     headers.insert(GW_RETRY_SAFE, HeaderValue::from_static(failure.retry_safe.as_str()));
+    if let Ok(timing) = HeaderValue::try_from(server_timing(&failure.journey)) {
+        headers.insert(SERVER_TIMING, timing);
+    }
     response
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use pool::{Journey, RetrySafe};
 
     use super::*;
@@ -112,6 +123,7 @@ mod tests {
             let failure = Failure {
                 code,
                 retry_safe: RetrySafe::Unknown,
+                retry_after: Some(Duration::from_millis(1_001)),
                 message: "m".to_owned(),
                 journey: Journey::default(),
             };
@@ -125,6 +137,8 @@ mod tests {
             assert_eq!(info.metadata["blame"], code.row().blame.as_str());
             assert_eq!(status.metadata().get(GW_ERROR).unwrap(), code.as_str());
             assert_eq!(status.metadata().get(GW_RETRY_SAFE).unwrap(), "unknown");
+            assert!(status.metadata().get(SERVER_TIMING).unwrap().to_str().unwrap().contains("queue;dur="));
+            assert_eq!(status.metadata().get("retry-after").unwrap(), "2", "rounded up");
         }
     }
 }

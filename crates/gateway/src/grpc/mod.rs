@@ -10,15 +10,16 @@ mod headers;
 mod health;
 mod pools;
 mod recorded;
+pub(crate) mod timeout;
 
 use std::sync::Arc;
 
 use axum::Router;
-use http::{HeaderMap, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use tonic::service::Routes;
 
 pub use self::{
-    core::{Call, CallerAddress, EgressCore, Executed, Failure, Placed, Target},
+    core::{Call, CallerIdentity, EgressCore, Executed, Failure, Placed, Target},
     health::Health,
     pools::list as list_pools,
 };
@@ -61,6 +62,12 @@ pub fn is_reserved(path: &str) -> bool {
     path.starts_with("/tsh.gateway.v1.") || path.starts_with("/grpc.")
 }
 
+/// The header of a reply that tells a failure to a gRPC client: a status without a message ("Trailers-Only" in gRPC
+/// over HTTP/2).
+pub(crate) fn trailers_only(failure: &Failure, correlation_id: Option<&HeaderValue>) -> HeaderMap {
+    error::status(failure, correlation_id).into_http::<()>().into_parts().0.headers
+}
+
 /// Whether a request speaks gRPC, by its content type.
 #[must_use]
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -73,7 +80,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// What an egress listener serves at reserved paths: `Egress`, health, reflection. Call it as a tower service
-/// with requests of any body; put a [`CallerAddress`] into their extensions. One per worker, with its recorder.
+/// with requests of any body; put a [`CallerIdentity`] into their extensions. One per worker, with its recorder.
 pub fn egress_routes(
     core: Arc<dyn EgressCore>,
     recorder: RecorderHandle,

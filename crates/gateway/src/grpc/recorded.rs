@@ -20,17 +20,21 @@ use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
 use super::{
-    core::{CallerAddress, Failure, Placed},
+    core::{CallerIdentity, Failure, Placed},
     error,
 };
 use crate::{
+    egress::Share,
     outcome::ErrorCode,
     telemetry::{CallerProtocol, Ended, Outcome, RecorderHandle},
 };
 
 /// The record of a call in progress, shared by the wrapper and the method through the request's extensions.
 #[derive(Clone, Debug)]
-pub(super) struct OpenRecord(Arc<Mutex<Draft>>);
+pub(super) struct OpenRecord {
+    draft: Arc<Mutex<Draft>>,
+    share: Option<Share>,
+}
 
 #[derive(Debug)]
 pub(super) struct Draft {
@@ -62,18 +66,23 @@ enum Drafted {
 impl OpenRecord {
     /// Fills in what is known of the request.
     pub(super) fn edit(&self, edit: impl FnOnce(&mut Draft)) {
-        edit(&mut self.0.lock());
+        edit(&mut self.draft.lock());
+    }
+
+    /// Whose share of the queue the call takes.
+    pub(super) fn share(&self) -> Option<Share> {
+        self.share
     }
 
     /// The provider's response is there.
     pub(super) fn responded(&self, status: u16, bytes_out: u64, journey: Journey) {
-        self.0.lock().result = Drafted::Response { status, bytes_out, journey };
+        self.draft.lock().result = Drafted::Response { status, bytes_out, journey };
     }
 
     /// There is none.
     pub(super) fn failed(&self, failure: &Failure) {
         let Failure { code, retry_safe, journey, .. } = *failure;
-        self.0.lock().result = Drafted::Failed { code, retry_safe, journey };
+        self.draft.lock().result = Drafted::Failed { code, retry_safe, journey };
     }
 }
 
@@ -87,22 +96,24 @@ struct Ticket {
 
 impl Ticket {
     fn open<B>(request: &mut Request<B>, recorder: RecorderHandle) -> Self {
-        let record = OpenRecord(Arc::new(Mutex::new(Draft {
+        let draft = Arc::new(Mutex::new(Draft {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             correlation_id: None,
             placed: None,
             bytes_in: 0,
             result: Drafted::Open,
-        })));
+        }));
+        let caller = request.extensions().get::<CallerIdentity>();
+        let peer = caller.and_then(|caller| caller.address);
+        let record = OpenRecord { draft, share: caller.map(|caller| caller.share) };
         request.extensions_mut().insert(record.clone());
-        let peer = request.extensions().get::<CallerAddress>().map(|caller| caller.0);
         Self { record, recorder, started: Instant::now(), peer }
     }
 
     /// Looks at the answer: one that the method did not make is tonic's refusal of what it could not read.
     fn answer(&self, response: Response<Body>) -> Response<Body> {
-        if !matches!(self.record.0.lock().result, Drafted::Open) {
+        if !matches!(self.record.draft.lock().result, Drafted::Open) {
             return response;
         }
         let Some(refusal) = Status::from_header_map(response.headers()) else { return response };
@@ -114,7 +125,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let draft = self.record.0.lock();
+        let draft = self.record.draft.lock();
         let gone = ErrorCode::CallerGone;
         let (status, code, retry_safe, journey, bytes_out, ended) = match draft.result {
             Drafted::Open => (gone.row().status, Some(gone), None, Journey::default(), 0, Ended::CallerGone),
@@ -135,6 +146,7 @@ impl Drop for Ticket {
             environment: draft.placed.map(|placed| placed.environment),
             protocol: CallerProtocol::Grpc,
             peer: self.peer,
+            caller: self.record.share.and_then(|share| share.name),
             status,
             code,
             retry_safe,

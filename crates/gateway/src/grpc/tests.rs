@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     admin::Readiness,
+    egress::{Callers, Peer},
     outcome::ErrorCode,
     telemetry::{
         Metrics, Recorder, RecorderOptions, Requirement,
@@ -85,7 +86,13 @@ impl EgressCore for FakeCore {
         let act = self.act.lock().clone();
         let body = match act {
             Act::Fail(code, retry_safe) => {
-                return Err(Box::new(Failure { code, retry_safe, message: "as told".to_owned(), journey }));
+                return Err(Box::new(Failure {
+                    code,
+                    retry_safe,
+                    retry_after: None,
+                    message: "as told".to_owned(),
+                    journey,
+                }));
             }
             Act::Hang => std::future::pending().await,
             Act::Echo => call.request.into_body(),
@@ -162,7 +169,9 @@ async fn a_call_becomes_a_request_and_its_response_a_message() {
     let mut request = Request::new(post(Some(Wanted::Environment("sandbox".to_owned())), "/cards?x=1"));
     request.set_timeout(Duration::from_secs(3));
     request.metadata_mut().insert("x-correlation-id", "abc".parse().unwrap());
-    request.extensions_mut().insert(CallerAddress(SocketAddr::from(([127, 0, 0, 1], 5))));
+    let address = SocketAddr::from(([127, 0, 0, 1], 5));
+    let share = Callers::default().of(Peer::Tcp(address));
+    request.extensions_mut().insert(CallerIdentity { address: Some(address), share });
     let response = fixture.client().send(request).await.unwrap();
     assert_eq!(response.metadata().get("x-correlation-id").unwrap(), "abc");
     let message = response.into_inner();

@@ -10,7 +10,7 @@ use super::{environment, threads::WorkerThreads};
 use crate::{
     admin::{self, AdminListener, AdminState, Readiness},
     config::{AccessLog, Config, ListenAddress, bind_fault},
-    egress::{ClientHeaders, Core, Egress, Listener, Upstream},
+    egress::{Callers, ClientHeaders, Core, Egress, Listener, Upstream},
     grpc::Health,
     telemetry::{AccessLogTarget, Catalog, CatalogRoute, Metrics, PoolView, Recorder, RecorderOptions},
 };
@@ -215,6 +215,7 @@ fn catalog(config: &Config) -> Catalog {
             .iter()
             .map(|r| CatalogRoute { name: r.name.clone(), environment: r.environment })
             .collect(),
+        callers: config.callers.iter().map(|caller| caller.name.clone()).collect(),
     }
 }
 
@@ -248,5 +249,9 @@ fn start_pools(
 fn core(config: &Config, upstreams: Vec<Upstream>) -> Core {
     let client_headers =
         if config.egress.forward_client_headers { ClientHeaders::Forward } else { ClientHeaders::Strip };
-    Core::new(upstreams, config.routes.clone(), config.limits.clone(), config.caller_timeouts, client_headers)
+    let (routes, limits) = (config.routes.clone(), config.limits.clone());
+    let mut core = Core::new(upstreams, routes, limits, config.caller_timeouts, client_headers);
+    core.deadline_header = config.egress.deadline_header.clone();
+    core.callers = Callers::new(&config.callers);
+    core
 }

@@ -126,6 +126,7 @@ struct Line<'a> {
     correlation_id: LossyText<'a>,
     protocol: &'static str,
     peer: Option<SocketAddr>,
+    caller: &'a str,
     method: LossyText<'a>,
     path: LossyText<'a>,
     #[serde(skip_serializing_if = "is_false")]
@@ -170,6 +171,7 @@ pub(crate) fn write_line(
         correlation_id: LossyText(text.correlation_id),
         protocol: entry.protocol.as_str(),
         peer: entry.peer,
+        caller: catalog.caller(entry.caller),
         method: LossyText(text.method),
         path: LossyText(text.path),
         path_cut: entry.path_cut,

@@ -95,6 +95,8 @@ pub struct Outcome<'a> {
     pub protocol: CallerProtocol,
     /// The caller's address; `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
+    /// Index of the caller's name in the catalog; `None` if it has none there.
+    pub caller: Option<u16>,
     /// HTTP status of the reply (for gRPC: of the provider's response, or of the error's row).
     pub status: u16,
     /// Why there was no whole response; `None` when the provider's response was delivered, whatever its status.
@@ -125,6 +127,7 @@ pub(crate) struct Entry {
     correlation_id: u16,
     method: u8,
     pub(crate) path_cut: bool,
+    pub(crate) caller: Option<u16>,
     pub(crate) route: Option<u16>,
     pub(crate) environment: Option<u16>,
     pub(crate) status: u16,
@@ -181,6 +184,7 @@ impl Batch {
             correlation_id: correlation.len() as u16,
             method: method.len() as u8,
             path_cut,
+            caller: outcome.caller,
             route: outcome.route,
             environment: outcome.environment,
             status: outcome.status,
@@ -256,6 +260,7 @@ pub(crate) mod tests {
             environment: Some(0),
             protocol: CallerProtocol::Http11,
             peer: Some(SocketAddr::from(([127, 0, 0, 1], 4711))),
+            caller: Some(0),
             status: 200,
             code: None,
             retry_safe: None,

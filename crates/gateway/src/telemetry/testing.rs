@@ -4,8 +4,8 @@ use std::{io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use pool::{
-    ConnectionId, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole, PoolStatus, PoolTotals,
-    Protocol, State,
+    BreakerStatus, ConnectionId, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole,
+    LearnedStatus, PoolStatus, PoolTotals, Protocol, State,
 };
 use time::OffsetDateTime;
 use tls_core::{Alpn, Fingerprint, HandshakeFacts, HandshakeKind, TicketStats, TlsVersion};
@@ -28,6 +28,7 @@ pub(crate) fn catalog() -> Catalog {
             CatalogRoute { name: "cards".to_owned(), environment: 0 },
             CatalogRoute { name: "payments".to_owned(), environment: 1 },
         ],
+        callers: vec!["batch".to_owned()],
     }
 }
 
@@ -108,6 +109,9 @@ pub(crate) fn status(environment: &str) -> PoolStatus {
         dialling: 0,
         last_failure: None,
         resolution: None,
+        breaker: BreakerStatus::default(),
+        learned: LearnedStatus::default(),
+        health: None,
         tickets: TicketStats::default(),
         totals: PoolTotals::default(),
         reuse_ratio: 0.0,

@@ -36,6 +36,7 @@ pub(crate) const ENVIRONMENT: &[Key] = &[
     table("trust", "Whom we believe: `[environments.NAME.trust]`."),
     table("tls", "Key exchange, ALPN, tickets: `[environments.NAME.tls]`."),
     table("pool", "Connections: `[environments.NAME.pool]`."),
+    table("health", "Application health request: `[environments.NAME.health]`. None without it."),
     table("timeouts", "Changes to `[timeouts]` for this environment."),
 ];
 
@@ -163,7 +164,7 @@ pub(crate) const POOL: &[Key] = &[
         16 * MIB,
         "bytes",
         "262144",
-        "HTTP/2 receive window of one stream. At most `connection_window_bytes`.",
+        "HTTP/2 receive window of one stream. Times `max_streams` at most `connection_window_bytes`.",
     ),
     whole(
         "connection_window_bytes",
@@ -171,7 +172,7 @@ pub(crate) const POOL: &[Key] = &[
         256 * MIB,
         "bytes",
         "33554432",
-        "HTTP/2 receive window of one connection.",
+        "HTTP/2 receive window of one connection: bounds what unread responses hold in memory.",
     ),
     whole("max_response_header_bytes", 4 * KIB, MIB, "bytes", "65536", "Largest response header accepted."),
     whole(
@@ -182,6 +183,50 @@ pub(crate) const POOL: &[Key] = &[
         "64",
         "Most connections where the provider speaks HTTP/1.1. At least `min_connections`.",
     ),
+    switch(
+        "learned_limits",
+        "true",
+        "Learn limits that the provider enforces without a word (requests, age or idle time per connection), and have a successor serve before they are reached.",
+    ),
+    whole(
+        "retest_after_ms",
+        1000,
+        24 * HOUR_MS,
+        "ms",
+        "600000",
+        "How long a learned limit stands before one connection tries to outlive it.",
+    ),
+    whole(
+        "suspect_after",
+        1,
+        100,
+        "",
+        "2",
+        "Response time-outs in a row without a byte from the provider after which a connection is suspected.",
+    ),
+];
+
+/// `[environments.NAME.health]`.
+pub(crate) const HEALTH: &[Key] = &[
+    text(
+        "path",
+        "path, with a query if need be",
+        "(required)",
+        "What is asked, as callers would write it: the endpoint's base path goes in front. It must change nothing at the provider.",
+    ),
+    text("method", "`GET`, `HEAD` or `OPTIONS`", "\"GET\"", "Method."),
+    text("expect", "`2xx` or list of statuses", "\"2xx\"", "Answers that count as healthy."),
+    whole("interval_ms", 1000, HOUR_MS, "ms", "10000", "From one health request to the next."),
+    whole("timeout_ms", 100, 60_000, "ms", "2000", "How long one may take."),
+    whole(
+        "unhealthy_after",
+        1,
+        100,
+        "",
+        "3",
+        "Failures in a row after which the environment is unhealthy: requests are refused with `provider_unhealthy`.",
+    ),
+    whole("healthy_after", 1, 100, "", "2", "Successes in a row after which it is healthy again."),
 ];
 
 /// `[environments.NAME.timeouts]`.

@@ -6,6 +6,7 @@ use super::{GIB, HOUR_MS, KIB, Key, MIB, switch, table, text, whole};
 pub(crate) const ROOT: &[Key] = &[
     table("egress", "Where internal services call."),
     table("admin", "Where operators look."),
+    table("callers", "Callers by name, for their share of the queue: `[callers.NAME]`."),
     table("environments", "One table per provider environment: `[environments.NAME]`."),
     table("routes", "Which requests go where: `[[routes]]`, first match wins."),
     table("limits", "Bounds on callers."),
@@ -33,6 +34,24 @@ pub(crate) const EGRESS: &[Key] = &[
         "false",
         "Pass callers' `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and `Via` on to the provider.",
     ),
+    text(
+        "deadline_header",
+        "header name",
+        "(none)",
+        "Header in which callers give their deadline, in milliseconds; the provider gets what is left.",
+    ),
+];
+
+/// `[callers.NAME]`.
+pub(crate) const CALLER: &[Key] = &[
+    text(
+        "addresses",
+        "list of `IP` or `IP/length`",
+        "(none)",
+        "Callers over TCP. The longest match among all callers wins.",
+    ),
+    text("uids", "list of user numbers", "(none)", "Callers over Unix sockets, by the user they run as."),
+    whole("weight", 1, 1000, "", "(1: as any other)", "Share of the queue against others that wait."),
 ];
 
 /// `[admin]`.

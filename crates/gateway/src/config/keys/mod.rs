@@ -9,8 +9,8 @@ mod environment;
 mod gateway;
 mod route;
 
-pub(crate) use environment::{ENVIRONMENT, ENVIRONMENT_TIMEOUTS, IDENTITY, POOL, TLS, TRUST};
-pub(crate) use gateway::{ADMIN, EGRESS, LIMITS, LOG, ROOT, RUNTIME, SHUTDOWN, TIMEOUTS};
+pub(crate) use environment::{ENVIRONMENT, ENVIRONMENT_TIMEOUTS, HEALTH, IDENTITY, POOL, TLS, TRUST};
+pub(crate) use gateway::{ADMIN, CALLER, EGRESS, LIMITS, LOG, ROOT, RUNTIME, SHUTDOWN, TIMEOUTS};
 pub(crate) use route::{ROUTE, ROUTE_TIMEOUTS};
 
 /// A known key.
@@ -75,11 +75,13 @@ pub(crate) const SECTIONS: &[(&str, &[Key])] = &[
     ("the top of the file", ROOT),
     ("`[egress]`", EGRESS),
     ("`[admin]`", ADMIN),
+    ("`[callers.NAME]`", CALLER),
     ("`[environments.NAME]`", ENVIRONMENT),
     ("`[environments.NAME.identity]`", IDENTITY),
     ("`[environments.NAME.trust]`", TRUST),
     ("`[environments.NAME.tls]`", TLS),
     ("`[environments.NAME.pool]`", POOL),
+    ("`[environments.NAME.health]`", HEALTH),
     ("`[environments.NAME.timeouts]`", ENVIRONMENT_TIMEOUTS),
     ("`[[routes]]`", ROUTE),
     ("`[routes.timeouts]`", ROUTE_TIMEOUTS),

@@ -31,6 +31,23 @@ fn a_listener_beyond_loopback_is_refused_unless_explicitly_allowed() {
 }
 
 #[test]
+fn a_deadline_header_is_a_name_without_a_meaning_of_its_own() {
+    let fixture = Fixture::new();
+    let text = with("egress", "deadline_header = \"X-Request-Timeout-Ms\"");
+    let header = fixture.inspect(&text).config.unwrap().egress.deadline_header.unwrap();
+    assert_eq!(header, "x-request-timeout-ms");
+    for (name, message) in [
+        ("a b", "not a header name"),
+        ("Content-Length", "meaning of its own"),
+        ("grpc-timeout", "meaning of its own"),
+        ("gw-deadline", "meaning of its own"),
+    ] {
+        let text = with("egress", &format!("deadline_header = \"{name}\""));
+        says(&fixture.only(&text, "bad_header"), message, "x-request-timeout-ms");
+    }
+}
+
+#[test]
 fn the_admin_listener_never_leaves_loopback() {
     let fixture = Fixture::new();
     let text = with("egress", "allow_unauthenticated = true")

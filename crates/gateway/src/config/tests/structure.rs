@@ -194,10 +194,6 @@ fn min_above_max_is_refused_even_against_a_default() {
         ("max_connections = 1", "`min_connections` is 2 (its default), above `max_connections`"),
         ("http1_max_connections = 1", "above `http1_max_connections`"),
         ("backoff_initial_ms = 20000", "above `backoff_max_ms`"),
-        (
-            "connection_window_bytes = 1048576, stream_window_bytes = 2097152",
-            "above `connection_window_bytes`",
-        ),
     ] {
         let finding = fixture.only(&with("environment", &format!("pool = {{ {pool} }}")), "min_above_max");
         says(&finding, message, "lower");
@@ -206,8 +202,43 @@ fn min_above_max_is_refused_even_against_a_default() {
     says(&fixture.only(&text, "min_above_max"), "`replay_buffer_bytes`", "lower");
 }
 
+#[test]
+fn the_windows_of_all_streams_fit_into_that_of_the_connection() {
+    let fixture = Fixture::new();
+    for (pool, message, remedy) in [
+        (
+            "connection_window_bytes = 1048576, stream_window_bytes = 2097152, max_streams = 1",
+            "`stream_window_bytes` (2097152) times `max_streams` (1) is 2097152, above `connection_window_bytes` (1048576)",
+            "raise `connection_window_bytes` to 2097152, or lower `stream_window_bytes` to 1048576",
+        ),
+        ("max_streams = 129", "times `max_streams` (129) is 33816576", "or `max_streams` to 128"),
+        ("stream_window_bytes = 335545", "is 33554500", "`stream_window_bytes` to 335544"),
+        ("connection_window_bytes = 26214399", "above `connection_window_bytes` (26214399)", "to 26214400"),
+    ] {
+        let text = with("environment", &format!("pool = {{ {pool} }}"));
+        let finding = fixture.only(&text, "windows_overbooked");
+        says(&finding, message, remedy);
+        assert!(finding.key_path.starts_with("environments.sandbox.pool."), "{finding}");
+    }
+    for pool in ["max_streams = 128", "stream_window_bytes = 335544", "connection_window_bytes = 26214400"] {
+        assert_eq!(fixture.findings(&with("environment", &format!("pool = {{ {pool} }}"))), [], "{pool}");
+    }
+}
+
+/// What a section needs besides the key in question.
+fn needs(heading: &str) -> &'static str {
+    match heading {
+        "`[callers.NAME]`" => "[callers.sandbox]\nuids = [1]\n",
+        "`[environments.NAME.health]`" => "[environments.sandbox.health]\npath = \"/health\"\n",
+        _ => "",
+    }
+}
+
 /// The file with `line` in the section of this heading.
 fn in_section(heading: &str, line: &str) -> String {
+    if !needs(heading).is_empty() {
+        return format!("{GOOD}{}{line}\n", needs(heading));
+    }
     match heading {
         "`[egress]`" => with("egress", line),
         "`[environments.NAME]`" => with("environment", line),
@@ -221,15 +252,16 @@ fn in_section(heading: &str, line: &str) -> String {
 #[test]
 fn every_number_is_read_at_its_limits_and_refused_one_past_them() {
     let fixture = Fixture::new();
-    let plain = format!("{:?}", fixture.inspect(GOOD).config.unwrap());
     for (heading, keys) in SECTIONS {
+        let text = format!("{GOOD}{}", needs(heading));
+        let plain = format!("{:?}", fixture.inspect(&text).config.unwrap());
         for key in *keys {
             let Kind::Whole { min, max, .. } = key.kind else { continue };
             for value in [min, max] {
                 let inspection = fixture.inspect(&in_section(heading, &format!("{} = {value}", key.name)));
                 let codes: Vec<_> = inspection.findings.iter().map(|f| f.code).collect();
                 assert!(
-                    codes.iter().all(|code| *code == "min_above_max"),
+                    codes.iter().all(|code| ["min_above_max", "windows_overbooked"].contains(code)),
                     "{heading} {} = {value}: {codes:?}",
                     key.name
                 );
@@ -250,9 +282,10 @@ fn every_number_is_read_at_its_limits_and_refused_one_past_them() {
 #[test]
 fn every_default_is_what_the_reference_says() {
     let fixture = Fixture::new();
-    let text = GOOD.replace("listen = [\"127.0.0.1:0\"]\n", "").replace("listen = \"127.0.0.1:0\"\n", "");
-    let plain = format!("{:?}", fixture.inspect(&text).config.unwrap());
+    let good = GOOD.replace("listen = [\"127.0.0.1:0\"]\n", "").replace("listen = \"127.0.0.1:0\"\n", "");
     for (heading, keys) in SECTIONS {
+        let text = format!("{good}{}", needs(heading));
+        let plain = format!("{:?}", fixture.inspect(&text).config.unwrap());
         for key in keys.iter().filter(|key| !key.default.starts_with('(')) {
             let line = format!("{} = {}", key.name, key.default);
             let text = if *heading == "`[admin]`" {

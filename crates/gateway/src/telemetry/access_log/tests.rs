@@ -30,6 +30,7 @@ fn the_fields_of_a_line_are_these() {
         "correlation_id",
         "protocol",
         "peer",
+        "caller",
         "method",
         "path",
         "route",
@@ -56,6 +57,7 @@ fn the_fields_of_a_line_are_these() {
     fields.sort_unstable();
     assert_eq!(fields, expected);
     assert_eq!((&line["route"], &line["environment"]), (&"cards".into(), &"sandbox".into()));
+    assert_eq!(line["caller"], "batch");
     assert_eq!(line["total_us"], 3_000);
 }
 

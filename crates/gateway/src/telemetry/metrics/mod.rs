@@ -29,6 +29,8 @@ pub struct Catalog {
     pub environments: Vec<String>,
     /// The routes, by index.
     pub routes: Vec<CatalogRoute>,
+    /// Names of callers, by index.
+    pub callers: Vec<String>,
 }
 
 /// One route of the catalog.
@@ -45,6 +47,12 @@ impl Catalog {
     #[must_use]
     pub fn environment(&self, index: Option<u16>) -> &str {
         index.and_then(|i| self.environments.get(usize::from(i))).map_or("", String::as_str)
+    }
+
+    /// Name of a caller; `-` for one without.
+    #[must_use]
+    pub fn caller(&self, index: Option<u16>) -> &str {
+        index.and_then(|i| self.callers.get(usize::from(i))).map_or("-", String::as_str)
     }
 
     /// Name of a route; empty for none.
