@@ -120,8 +120,9 @@ impl Pool {
     /// [`SendError`] says why there is no response, whether a retry is safe, and what happened on the way.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up the place in the queue or resets the stream with CANCEL; the stream is given
-    /// back either way. The provider may have processed the request.
+    /// Dropping the future gives up the place in the queue, or the stream: it is reset with CANCEL, or, above
+    /// [`PoolConfig::resets_per_30s`], read to its end on its own lease for at most 10 s. The provider may have processed
+    /// the request.
     pub async fn send<B>(
         &self,
         request: Request<B>,
@@ -200,7 +201,7 @@ impl Pool {
             min_connections: context.config.min_connections,
             max_connections: context.config.max_connections,
             generation: generation.serial(),
-            queue_depth: hub.waiting() + hub.http1().map_or(0, |pool| pool.waiting()),
+            queue_depth: hub.waiting(),
             in_flight: connections.iter().map(|c| c.in_flight).sum(),
             replay_bytes: hub.replay_bytes.load(Ordering::Relaxed),
             dialling: hub.dialling(),

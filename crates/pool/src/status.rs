@@ -39,6 +39,10 @@ pub enum CauseOfDeath {
     LearnedLimit,
     /// Its address left the provider's name.
     AddressGone,
+    /// The provider sent so many empty DATA frames on it that h2 would soon have ended it.
+    EmptyFrames,
+    /// An exchange on it was given up half way, and it can carry no other (HTTP/1.1).
+    Abandoned,
     /// Its generation (identity, trust or pins) was replaced.
     Replaced,
     /// The pool was stopped.
@@ -51,7 +55,7 @@ pub enum CauseOfDeath {
 
 impl CauseOfDeath {
     /// All causes, for registering metrics.
-    pub const ALL: [CauseOfDeath; 12] = [
+    pub const ALL: [CauseOfDeath; 14] = [
         Self::Goaway,
         Self::Age,
         Self::Idle,
@@ -60,6 +64,8 @@ impl CauseOfDeath {
         Self::ProtocolError,
         Self::LearnedLimit,
         Self::AddressGone,
+        Self::EmptyFrames,
+        Self::Abandoned,
         Self::Replaced,
         Self::Stopped,
         Self::Exhausted,
@@ -78,6 +84,8 @@ impl CauseOfDeath {
             Self::ProtocolError => "protocol_error",
             Self::LearnedLimit => "learned_limit",
             Self::AddressGone => "address_gone",
+            Self::EmptyFrames => "empty_frames",
+            Self::Abandoned => "abandoned",
             Self::Replaced => "replaced",
             Self::Stopped => "stopped",
             Self::Exhausted => "exhausted",
@@ -178,6 +186,12 @@ pub struct PoolTotals {
     pub replays: u64,
     /// GOAWAY frames received.
     pub goaways: u64,
+    /// HTTP/1.1: connections found closed by the provider before a byte of the request was written. The request went
+    /// out on another one.
+    pub stale_unsent: u64,
+    /// HTTP/1.1: requests written on a connection used before that ended without a byte of a response: the provider
+    /// may have been closing it as idle, or may have processed the request. Replayed by policy only.
+    pub stale_in_doubt: u64,
     /// Replays that the rules allowed and the retry budget did not.
     pub retries_denied: u64,
     /// Requests that failed although the provider provably did not process them and their body was still held: three

@@ -76,8 +76,9 @@ pub(crate) struct Link {
     permits: Permits,
     home: OnceLock<Home>,
     ping_rtt_us: AtomicU64,
+    /// Microseconds from its birth to when it last fell idle.
+    idle_since_us: AtomicU64,
     credited: AtomicBool,
-    buried: AtomicBool,
     vitals: Vitals,
     opening: Opening,
     readings: Readings,
@@ -101,8 +102,8 @@ impl Link {
             permits: Permits::new(),
             home: OnceLock::new(),
             ping_rtt_us: AtomicU64::new(u64::MAX),
+            idle_since_us: AtomicU64::new(0),
             credited: AtomicBool::new(false),
-            buried: AtomicBool::new(false),
             vitals: Vitals::default(),
             opening: Opening::default(),
             readings: Readings::default(),
@@ -138,6 +139,7 @@ impl Link {
     /// The proof arrived: streams may start.
     pub(crate) fn proved(&self, phases: DialPhases) {
         let _ = self.phases.set(phases);
+        self.fell_idle(phases.total);
         self.advance(Event::Proved);
         self.permits.open();
     }
@@ -171,11 +173,6 @@ impl Link {
     /// Whether this is the first time that it is credited with having been worth its dial.
     pub(crate) fn credit_once(&self) -> bool {
         !self.credited.swap(true, Ordering::Relaxed)
-    }
-
-    /// Whether this is the first time that its end is reported.
-    pub(crate) fn bury_once(&self) -> bool {
-        !self.buried.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn cause(&self) -> Option<CauseOfDeath> {
@@ -300,6 +297,7 @@ impl Link {
 
     /// Gives a permit back. Leases do; see [`Self::hub_with_waiters`] for what comes next.
     pub(crate) fn release(&self) {
+        self.fell_idle(self.birth.born.elapsed());
         if self.permits.release() == 0 {
             self.passport.fell_idle(self.birth.born.elapsed());
         }
@@ -320,14 +318,15 @@ impl Link {
         self.permits.note_unused();
     }
 
-    /// A connection that is lent exclusively went out.
-    pub(crate) fn lend(&self) {
-        self.permits.lend();
+    fn fell_idle(&self, age: Duration) {
+        let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        self.idle_since_us.store(age, Ordering::Relaxed);
     }
 
-    /// Counts a request on a connection that is lent exclusively.
-    pub(crate) fn count_request(&self) {
-        self.permits.count_request();
+    /// How long it has carried nothing; `None` while it carries something.
+    pub(crate) fn idle_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.birth.born + Duration::from_micros(self.idle_since_us.load(Ordering::Relaxed));
+        (self.in_flight() == 0).then(|| now.saturating_duration_since(since))
     }
 
     pub(crate) fn status(&self, now: Instant, active_generation: u64) -> ConnectionStatus {

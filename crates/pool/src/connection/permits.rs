@@ -180,17 +180,6 @@ impl Permits {
         before.in_flight() - 1
     }
 
-    /// A connection that is lent exclusively by somebody else went out: a permit that nobody has to ask for.
-    pub(crate) fn lend(&self) {
-        let before = View(self.word.fetch_add(1, Ordering::AcqRel));
-        self.note_peak(before.in_flight() + 1);
-    }
-
-    /// Counts a request on a connection that is lent exclusively.
-    pub(crate) fn count_request(&self) {
-        self.word.fetch_add(ONE_CARRIED, Ordering::AcqRel);
-    }
-
     /// A permit goes back whose request was given up before a stream was opened.
     pub(crate) fn note_unused(&self) {
         self.unused.fetch_add(1, Ordering::Relaxed);

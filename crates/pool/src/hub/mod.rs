@@ -49,10 +49,8 @@ pub(crate) struct Hub {
     outage: ArcSwapOption<Outage>,
     /// The last failure of a dial, whether it mattered or not; for status.
     last_failure: ArcSwapOption<Outage>,
-    /// Told when `outage` is set.
-    pub(crate) outage_told: Notify,
-    /// Set while the provider speaks HTTP/1.1.
-    http1: ArcSwapOption<Http1Pool>,
+    /// Connections that speak HTTP/1.1, if there are any.
+    http1: Http1Pool,
     /// New connections use this one; the only one that may carry new streams.
     pub(crate) generation: ArcSwap<Generation>,
     /// Connections of generations below this one may carry nothing: something they believed was withdrawn.
@@ -73,8 +71,6 @@ pub(crate) struct Hub {
 /// Totals since start, incremented where things happen.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Requests over connections that are lent exclusively.
-    pub(crate) lent: AtomicU64,
     /// Leases that were no request's first: replays, and those given back before a stream was opened.
     pub(crate) further_leases: AtomicU64,
     pub(crate) connections: AtomicU64,
@@ -84,6 +80,8 @@ pub(crate) struct Counters {
     pub(crate) waited: AtomicU64,
     pub(crate) replays: AtomicU64,
     pub(crate) goaways: AtomicU64,
+    pub(crate) stale_unsent: AtomicU64,
+    pub(crate) stale_in_doubt: AtomicU64,
     pub(crate) retries_denied: AtomicU64,
     pub(crate) unprocessed_lost: AtomicU64,
 }
@@ -93,7 +91,7 @@ impl Counters {
     fn totals(&self, leases: u64) -> PoolTotals {
         let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
         PoolTotals {
-            requests: (leases + read(&self.lent)).saturating_sub(read(&self.further_leases)),
+            requests: leases.saturating_sub(read(&self.further_leases)),
             connections: read(&self.connections),
             handshakes_full: read(&self.full),
             handshakes_resumed: read(&self.resumed),
@@ -101,6 +99,8 @@ impl Counters {
             waited_for_dial: read(&self.waited),
             replays: read(&self.replays),
             goaways: read(&self.goaways),
+            stale_unsent: read(&self.stale_unsent),
+            stale_in_doubt: read(&self.stale_in_doubt),
             retries_denied: read(&self.retries_denied),
             unprocessed_lost: read(&self.unprocessed_lost),
         }
@@ -128,8 +128,7 @@ impl Hub {
             desk: Mutex::new(Desk::new(limits)),
             outage: ArcSwapOption::empty(),
             last_failure: ArcSwapOption::empty(),
-            outage_told: Notify::new(),
-            http1: ArcSwapOption::empty(),
+            http1: Http1Pool::new(),
             generation: ArcSwap::new(generation),
             least_generation: AtomicU64::new(0),
             growth_wanted: AtomicBool::new(false),
@@ -163,17 +162,9 @@ impl Hub {
         self.floor.subscribe()
     }
 
-    pub(crate) fn http1(&self) -> Option<Arc<Http1Pool>> {
-        self.http1.load_full()
-    }
-
-    /// Switches between HTTP/2 (none) and HTTP/1.1, and sends waiters to ask again.
-    pub(crate) fn set_http1(&self, pool: Option<Arc<Http1Pool>>) {
-        let turn = pool.is_some();
-        self.http1.store(pool);
-        if turn {
-            self.turn_away(&Turned::Http1);
-        }
+    /// The connections that speak HTTP/1.1.
+    pub(crate) fn http1(&self) -> &Http1Pool {
+        &self.http1
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -184,7 +175,6 @@ impl Hub {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.set.store(Arc::default());
-        self.outage_told.notify_waiters();
         self.turn_away(&Turned::Failed(SendErrorKind::Stopping));
         self.supervisor.notify_one();
     }

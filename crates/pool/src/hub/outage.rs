@@ -30,7 +30,6 @@ impl Hub {
         self.last_failure.store(Some(outage.clone()));
         if !self.links().iter().any(|link| link.state() == State::Serving) {
             self.outage.store(Some(outage));
-            self.outage_told.notify_waiters();
             self.turn_away(&Turned::Failed(SendErrorKind::Unavailable(error)));
         }
     }
@@ -39,7 +38,6 @@ impl Hub {
     pub(crate) fn report_outage(&self) {
         let Some(failure) = self.last_failure() else { return };
         self.outage.store(Some(failure.clone()));
-        self.outage_told.notify_waiters();
         if self.waiting() > 0 {
             self.turn_away(&Turned::Failed(SendErrorKind::Unavailable(failure.error.clone())));
         }
@@ -58,9 +56,6 @@ impl Hub {
 
     /// Why a waiter would be turned away if it were in the queue already.
     pub(super) fn turned_before(&self) -> Option<Turned> {
-        if self.http1.load().is_some() {
-            return Some(Turned::Http1);
-        }
         let outage = self.outage()?;
         let serves = self.links().iter().any(|link| link.state() == State::Serving);
         (!serves).then(|| Turned::Failed(SendErrorKind::Unavailable(outage.error.clone())))

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Hub;
 use crate::{
     connection::{Grant, Link, Notice, Trust},
+    http1::Loan,
     journey::ConnectionId,
     status::CauseOfDeath,
     workers,
@@ -47,13 +48,26 @@ impl Hub {
         let set = self.set.load();
         // A lost race for the last permit is retried once per connection; then the queue is the right place.
         for _ in 0..=set.len() {
-            let link = choose(&set, preference)?;
+            let Some(link) = choose(&set, preference) else { break };
             if let Some(grant) = link.try_acquire() {
                 self.heed(link, grant.notice);
-                return Some(StreamLease { link: link.clone(), grant });
+                return Some(StreamLease { link: link.clone(), grant, loan: None });
             }
         }
-        None
+        self.pick_exclusive()
+    }
+
+    /// A connection that speaks HTTP/1.1, all of it.
+    fn pick_exclusive(&self) -> Option<StreamLease> {
+        if self.is_stopping() {
+            return None;
+        }
+        let (link, loan, grant) = self.http1.try_lend(self.generation.load().serial())?;
+        // The last idle one went out: the next request should find one too.
+        if grant.notice != Notice::Nothing || self.http1.idle() == 0 {
+            self.supervisor.notify_one();
+        }
+        Some(StreamLease { link, grant, loan: Some(loan) })
     }
 
     /// A stream for somebody who waits and has announced it: one that is not found here is given back later, by
@@ -62,7 +76,7 @@ impl Hub {
         let set = self.set.load();
         // Each is looked at, whether an earlier one has room or not.
         let roomy = set.iter().filter(|link| link.permits_as_waiter().has_room(link.share())).count();
-        if roomy == 0 { None } else { self.pick(preference) }
+        if roomy == 0 { self.pick_exclusive() } else { self.pick(preference) }
     }
 
     /// Asks for one more connection when three quarters of this one's streams are taken, and passes on what the
@@ -83,7 +97,7 @@ impl Hub {
     }
 
     /// Takes back a lease that nobody used.
-    pub(super) fn take_back(&self, lease: StreamLease) {
+    pub(crate) fn take_back(&self, lease: StreamLease) {
         lease.link.note_unused();
         self.counters.further_leases.fetch_add(1, Ordering::Relaxed);
     }
@@ -150,6 +164,8 @@ const FOREIGN_WORKER_COST: u64 = 8;
 pub(crate) struct StreamLease {
     link: Arc<Link>,
     grant: Grant,
+    /// The connection itself, where it is lent exclusively.
+    loan: Option<Loan>,
 }
 
 impl StreamLease {
@@ -159,6 +175,11 @@ impl StreamLease {
 
     pub(crate) fn is_reuse(&self) -> bool {
         self.grant.carried > 0
+    }
+
+    /// The connection itself, where it is lent exclusively: it speaks HTTP/1.1.
+    pub(crate) fn loan(&self) -> Option<&Loan> {
+        self.loan.as_ref()
     }
 }
 
@@ -171,6 +192,8 @@ impl std::fmt::Debug for StreamLease {
 impl Drop for StreamLease {
     fn drop(&mut self) {
         self.link.release();
+        // Back in bb8 before somebody who waits is looked for.
+        drop(self.loan.take());
         // Held by the connection, so that a request that nobody waits behind touches nothing else.
         if let Some(hub) = self.link.hub_with_waiters() {
             hub.dispatch();

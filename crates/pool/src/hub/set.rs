@@ -11,7 +11,7 @@ use super::Hub;
 use crate::{
     connection::Link,
     journey::ConnectionId,
-    status::{CauseOfDeath, PoolTotals, Protocol},
+    status::{CauseOfDeath, PoolTotals},
 };
 
 /// Every connection that serves or drains, and what those before them carried.
@@ -85,10 +85,7 @@ impl Hub {
     }
 }
 
-/// Leases granted on a connection; loans of those that are lent exclusively are counted where they are made.
+/// Leases granted on a connection.
 fn leases(link: &Link) -> u64 {
-    match link.birth.protocol {
-        Protocol::H2 => link.permits().carried(),
-        Protocol::Http11 => 0,
-    }
+    link.permits().carried()
 }

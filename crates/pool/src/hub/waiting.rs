@@ -18,8 +18,6 @@ use crate::{
 pub(crate) enum Turned {
     /// Nothing serves.
     Failed(SendErrorKind),
-    /// The provider turned out to speak HTTP/1.1: ask there.
-    Http1,
 }
 
 /// What somebody waits for, on whose behalf, and how long.

@@ -26,6 +26,13 @@ pub(crate) fn counted(transport: Transport) -> (Counted, Arc<AtomicU32>) {
     (Counted { transport, tickets: tickets.clone() }, tickets)
 }
 
+impl Counted {
+    /// The transport.
+    pub(crate) fn get_ref(&self) -> &Transport {
+        &self.transport
+    }
+}
+
 fn received(transport: &Transport) -> u32 {
     transport.get_ref().1.tls13_tickets_received()
 }

@@ -13,7 +13,7 @@ mod store;
 
 pub(crate) use self::{
     bury::{Buried, Records},
-    counted::counted,
+    counted::{Counted, counted},
     living::Passport,
 };
 pub use self::{

@@ -4,7 +4,7 @@
 //! is `ledger`'s.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     BoxError, Head, ResponseBody, SendOptions,
-    body::{BodyLimits, Rest},
+    body::{Beside, BodyLimits, Rest},
     exchange::{Answered, Connection, Limits, Unanswered, attempt},
     http1,
     ledger::{Cause, Denied, Failed, Ledger, Loss, Report, Ruling, Starved, Terms},
@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     config::RetryPolicy,
-    connection::Link,
     error::{BodyError, SendError, SendErrorKind},
+    http1::Fitness,
     hub::{Preference, StreamLease, Turned, Wanted},
     journey::{Journey, Phase},
     status::CauseOfDeath,
@@ -42,11 +42,6 @@ pub(super) struct Carrier<'a> {
     ledger: Ledger,
     /// It is among the pool's requests.
     counted: bool,
-}
-
-enum Leased {
-    Stream(StreamLease),
-    Http1(Arc<crate::http1::Http1Pool>),
 }
 
 impl<'a> Carrier<'a> {
@@ -68,34 +63,55 @@ impl Carrier<'_> {
     {
         loop {
             let lease = match self.lease().await {
-                Ok(Leased::Stream(lease)) => lease,
-                Ok(Leased::Http1(pool)) => return http1::carry(self, &pool, head, upload).await,
+                Ok(lease) => lease,
                 Err(kind) => return Err(self.before_send(kind)),
             };
+            if !self.is_fit(&lease).await {
+                self.context.hub.take_back(lease);
+                continue;
+            }
             let began = self.note_lease(&lease);
             let heard = lease.link().vitals().heard();
+            let limits = self.limits();
             // The lease goes back, or stays with its stream, before the next one is asked for.
-            let result = attempt(lease, head.to_request(), &mut upload, self.limits()).await;
-            self.journey.body_bytes = upload.taken();
-            match result {
-                Ok(answered) => {
-                    if answered.lease.link().vitals().responded() {
-                        self.context.hub.supervisor.notify_one();
+            let unanswered = if lease.loan().is_some() {
+                match http1::attempt(&self.context.hub, lease, &head, upload, limits).await {
+                    Ok(answered) => return Ok(self.deliver_http1(answered, began)),
+                    Err((unanswered, back)) => {
+                        upload = back;
+                        unanswered
                     }
-                    return Ok(self.deliver(answered, upload, began));
                 }
-                Err(unanswered) => {
-                    self.note_times(began, None);
-                    self.journey.phase = unanswered.phase;
-                    self.note_dying(&unanswered);
-                    self.note_silence(heard, began, &unanswered);
-                    self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
+            } else {
+                match attempt(lease, head.to_request(), &mut upload, limits).await {
+                    Ok(answered) => return Ok(self.deliver(answered, upload, began)),
+                    Err(unanswered) => unanswered,
                 }
-            }
+            };
+            self.journey.body_bytes = upload.taken();
+            self.note_times(began, None);
+            self.journey.phase = unanswered.phase;
+            self.note_dying(&unanswered);
+            self.note_silence(heard, began, &unanswered);
+            self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
         }
     }
 
-    pub(super) fn body_limits(&self) -> BodyLimits {
+    /// Looks at a connection that is lent exclusively before it is used: one that the provider closed while it was
+    /// idle costs no attempt.
+    async fn is_fit(&self, lease: &StreamLease) -> bool {
+        let Some(loan) = lease.loan() else { return true };
+        match loan.fitness().await {
+            Fitness::Fit => return true,
+            // Its own task sees the end and says how it came; bb8 does not lend it again.
+            Fitness::Ended => {}
+            Fitness::Spoilt => loan.retire(CauseOfDeath::ProtocolError),
+        }
+        self.context.hub.counters.stale_unsent.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    fn body_limits(&self) -> BodyLimits {
         BodyLimits {
             idle: self.options.timeouts.idle,
             deadline: self.deadline,
@@ -103,36 +119,30 @@ impl Carrier<'_> {
         }
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    fn limits(&self) -> Limits {
         let timeouts = &self.options.timeouts;
         Limits {
             response_header: timeouts.response_header,
             idle: timeouts.idle,
             deadline: self.deadline,
             resets: self.context.config.resets_per_30s,
+            header_bytes: self.context.config.max_response_header_bytes,
         }
     }
 
     /// A stream on a proven connection, at once or after waiting its turn.
-    async fn lease(&mut self) -> Result<Leased, SendErrorKind> {
-        let hub = &self.context.hub;
+    async fn lease(&mut self) -> Result<StreamLease, SendErrorKind> {
         let preference = match self.journey.connection {
             // Set by an earlier lease of this request: it came to nothing there.
             Some(failed) => Preference::Replay { avoid: failed },
             None => Preference::Balanced,
         };
-        loop {
-            if let Some(lease) = hub.try_lease(preference) {
-                return Ok(Leased::Stream(lease));
-            }
-            if let Some(pool) = hub.http1() {
-                return Ok(Leased::Http1(pool));
-            }
-            match self.wait_for_lease(preference).await? {
-                Ok(lease) => return Ok(Leased::Stream(lease)),
-                Err(Turned::Failed(kind)) => return Err(kind),
-                Err(Turned::Http1) => {}
-            }
+        if let Some(lease) = self.context.hub.try_lease(preference) {
+            return Ok(lease);
+        }
+        match self.wait_for_lease(preference).await? {
+            Ok(lease) => Ok(lease),
+            Err(Turned::Failed(kind)) => Err(kind),
         }
     }
 
@@ -143,7 +153,7 @@ impl Carrier<'_> {
         let hub = &self.context.hub;
         // Nothing serves and we know why: say so now, not when the queue's time is up.
         if let Some(outage) = hub.outage()
-            && hub.set().iter().all(|link| link.state() != crate::connection::State::Serving)
+            && hub.links().iter().all(|link| link.state() != crate::connection::State::Serving)
         {
             return Err(SendErrorKind::Unavailable(outage.error.clone()));
         }
@@ -173,7 +183,7 @@ impl Carrier<'_> {
     }
 
     /// How long to wait for a stream: the queue's limit, or what the deadline leaves.
-    pub(super) fn queue_limit(&self) -> Duration {
+    fn queue_limit(&self) -> Duration {
         let queue = self.options.timeouts.queue;
         self.deadline.map_or(queue, |deadline| queue.min(deadline.saturating_duration_since(Instant::now())))
     }
@@ -183,21 +193,7 @@ impl Carrier<'_> {
         if self.counted {
             self.context.hub.counters.further_leases.fetch_add(1, Ordering::Relaxed);
         }
-        self.note_link(lease.link())
-    }
-
-    pub(super) fn note_loan(&mut self, loan: &crate::http1::Loan) -> Instant {
-        let link = loan.link();
-        self.journey.reused = link.requests() > 0;
-        if !self.counted {
-            self.context.hub.counters.lent.fetch_add(1, Ordering::Relaxed);
-        }
-        let now = self.note_link(link);
-        link.count_request();
-        now
-    }
-
-    fn note_link(&mut self, link: &Link) -> Instant {
+        let link = lease.link();
         if !std::mem::replace(&mut self.counted, true) && self.options.retry == RetryPolicy::Idempotent {
             let sending = &self.context.sending;
             sending.retries.note_request(sending.since_begin());
@@ -211,7 +207,7 @@ impl Carrier<'_> {
         Instant::now()
     }
 
-    pub(super) fn note_times(&mut self, began: Instant, sent_at: Option<Instant>) {
+    fn note_times(&mut self, began: Instant, sent_at: Option<Instant>) {
         self.journey.ttfb = began.elapsed();
         self.journey.send = sent_at.map_or(self.journey.ttfb, |at| at.saturating_duration_since(began));
     }
@@ -280,7 +276,7 @@ impl Carrier<'_> {
     }
 
     /// A failure before any byte could have been sent, or between two attempts.
-    pub(super) fn before_send(&self, kind: SendErrorKind) -> SendError {
+    fn before_send(&self, kind: SendErrorKind) -> SendError {
         let ours = matches!(kind, SendErrorKind::QueueFull { .. } | SendErrorKind::QueueTimeout { .. });
         let caller_is_out_of_time = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         let starved = if ours && !caller_is_out_of_time { Starved::Queue } else { Starved::Beyond };
@@ -301,20 +297,32 @@ impl Carrier<'_> {
         SendError { kind, verdict: Some(verdict), retry_safe, journey: *self.journey }
     }
 
+    fn deliver_http1(mut self, answered: http1::Answered, began: Instant) -> Response<ResponseBody> {
+        let http1::Answered { response, progress, taken, lease } = answered;
+        let moved = progress.moved();
+        self.note_times(began, moved.ended.then_some(moved.at));
+        self.journey.body_bytes = taken;
+        self.journey.phase = Phase::ResponseBody;
+        response.map(|body| ResponseBody::http11(body, lease, progress, self.body_limits()))
+    }
+
     fn deliver<B>(mut self, answered: Answered, upload: Upload<B>, began: Instant) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let Answered { response, unfinished, sent_at, lease } = answered;
+        if lease.link().vitals().responded() {
+            self.context.hub.supervisor.notify_one();
+        }
+        self.journey.body_bytes = upload.taken();
         self.note_times(began, sent_at);
         self.journey.phase = Phase::ResponseBody;
-        let idle = self.options.timeouts.idle;
         // The response began before the body ended: the rest goes on beside it, as long as anybody reads.
         let rest = unfinished.map(|stream| {
-            let end = Arc::new(OnceLock::new());
-            let task = tokio::spawn(finish_upload(upload, stream, idle, end.clone()));
-            Rest::new(task.abort_handle(), end)
+            let beside = Beside::new(Instant::now());
+            let task = tokio::spawn(finish_upload(upload, stream, beside.clone()));
+            Rest::new(task.abort_handle(), beside)
         });
         let (parts, stream) = response.into_parts();
         let length = content_length(&parts.headers);
@@ -345,42 +353,31 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Sends the rest of a body beside its response. Ends with the body, the stream, or a standstill; says in `end` why it
-/// ended the exchange, and whose fault that was, where it did.
-async fn finish_upload<B>(
-    mut upload: Upload<B>,
-    mut stream: h2::SendStream<Bytes>,
-    idle: Duration,
-    end: Arc<OnceLock<BodyError>>,
-) where
+/// Sends the rest of a body beside its response. Ends with the body, the stream, or the response; the time limits are
+/// kept where that is read.
+async fn finish_upload<B>(mut upload: Upload<B>, mut stream: h2::SendStream<Bytes>, beside: Arc<Beside>)
+where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     upload.let_go();
-    let why = loop {
+    let end = std::future::poll_fn(|cx| {
         let mut moved = false;
-        let step = std::future::poll_fn(|cx| {
-            let mut now = false;
-            let step = upload.poll_pump(cx, &mut stream, &mut now);
-            moved |= now;
-            if step.is_pending() && now { std::task::Poll::Ready(None) } else { step.map(Some) }
-        });
-        match tokio::time::timeout(idle, step).await {
-            Ok(None) => {}
-            Ok(Some(Ok(()))) => return,
-            // The provider wants no more; the response tells.
-            Ok(Some(Err(UploadError::Stream))) => return,
-            Ok(Some(Err(UploadError::Caller(_)))) => break BodyError::CallerGone,
-            Ok(Some(Err(UploadError::TooLarge { limit }))) => break BodyError::BodyTooLarge { limit },
-            Err(_) => {
-                break match upload.waits_for() {
-                    WaitsFor::Caller => BodyError::CallerStalled(idle),
-                    WaitsFor::Provider => BodyError::Idle(idle),
-                };
-            }
+        let end = upload.poll_pump(cx, &mut stream, &mut moved);
+        if moved {
+            beside.moved(Instant::now());
         }
-    };
+        beside.waits_for(upload.waits_for());
+        end
+    })
+    .await;
     // Said before the reset: who reads the response finds the reason when the stream ends.
-    let _ = end.set(why);
+    beside.ends(match end {
+        Ok(()) => return beside.waits_for(WaitsFor::Provider),
+        // The provider wants no more; the response tells.
+        Err(UploadError::Stream) => return beside.waits_for(WaitsFor::Provider),
+        Err(UploadError::Caller(_)) => BodyError::CallerGone,
+        Err(UploadError::TooLarge { limit }) => BodyError::BodyTooLarge { limit },
+    });
     stream.send_reset(h2::Reason::CANCEL);
 }

@@ -32,6 +32,8 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// End of the whole exchange.
     pub(super) deadline: Option<Instant>,
+    /// Largest response header.
+    pub(super) header_bytes: u32,
     /// Streams that may be reset on one connection within 30 seconds.
     pub(super) resets: u32,
 }
@@ -195,8 +197,7 @@ where
                 let link = open.lease.link().clone();
                 let provider = matches!(kind, SendErrorKind::ProviderReset { .. });
                 let connection = match verdict {
-                    Verdict::AboveGoaway => Connection::Ends,
-                    Verdict::NotSent => Connection::Ends,
+                    Verdict::AboveGoaway | Verdict::NotSent => Connection::Ends,
                     Verdict::Refused | Verdict::MaybeProcessed => Connection::Goes,
                 };
                 let phase = if verdict == Verdict::NotSent { Phase::Headers } else { phase };
@@ -212,7 +213,6 @@ where
     fn phase(&self) -> Phase {
         match (self.sent_at, self.upload.is_untouched()) {
             (Some(_), _) => Phase::ResponseHeader,
-            (None, _) if self.stream_refuses => Phase::ResponseHeader,
             (None, true) => Phase::Headers,
             (None, false) => Phase::RequestBody,
         }

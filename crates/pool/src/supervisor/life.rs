@@ -11,6 +11,7 @@ use crate::{
     drift::Resumption,
     error::DialError,
     health::{self, HealthFault},
+    http1,
     journey::ConnectionId,
     observe::DialReport,
     passport::counted,
@@ -24,16 +25,14 @@ pub(super) enum LifeEnd {
     Failed(Arc<DialError>),
     /// It served, and ended.
     Served { link: Arc<Link>, ended: Ended },
-    /// The provider chose HTTP/1.1: the transport goes to the exclusive pool.
-    Http1(Box<(Dialled, Progress)>),
 }
 
 /// What the supervisor decided about a connection before it was dialled.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Destiny {
-    pub(super) id: ConnectionId,
-    pub(super) worker: usize,
-    pub(super) max_age: std::time::Duration,
+pub(crate) struct Destiny {
+    pub(crate) id: ConnectionId,
+    pub(crate) worker: usize,
+    pub(crate) max_age: std::time::Duration,
 }
 
 /// Lives one connection.
@@ -44,15 +43,19 @@ pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, L
     let result = dial_off_worker(&context, &generation, &mut progress).await;
     let resumption = watch.end(generation.tickets().stats().taken);
     let end = match result {
-        Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
+        Ok(dialled) => {
             let address = dialled.address;
-            let end = serve(&context, destiny, dialled, resumption, &mut progress).await;
+            let end = if dialled.facts.alpn == Some(tls_core::Alpn::H2) {
+                serve(&context, destiny, dialled, resumption, &mut progress).await
+            } else {
+                // `http/1.1`, or nothing agreed on.
+                http1::serve(&context, destiny, dialled, resumption, &mut progress).await
+            };
             if end.is_err() {
                 context.directory.note_failure(address);
             }
             end
         }
-        Ok(dialled) => return (destiny, LifeEnd::Http1(Box::new((dialled, progress)))),
         Err(e) => Err(e),
     };
     let end = match end {
@@ -105,16 +108,7 @@ async fn serve(
             .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
 
     let answers = prove(context, &mut driver, &link, resumed, progress).await?;
-    let phases = progress.phases_now();
-    link.proved(phases);
-    let report = context.report(destiny.id, generation, progress, Some(resumed), None);
-    context.observer.dialled(&report);
-    let counters = &hub.counters;
-    counters.connections.fetch_add(1, Ordering::Relaxed);
-    if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
-    hub.register(link.clone());
-    hub.supervisor.notify_one();
-    context.note_proven(&link, resumption);
+    context.announce(&link, progress, resumption);
     let ended = driver.until_ended(answers).await;
     Ok((link, ended))
 }
@@ -190,6 +184,20 @@ const PING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 const PING_PATIENCE_KNOWN: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Context {
+    /// A connection is proven: it serves from now on, and everybody hears of it.
+    pub(crate) fn announce(&self, link: &Arc<Link>, progress: &Progress, resumption: Resumption) {
+        link.proved(progress.phases_now());
+        let resumed = link.birth.facts.kind.is_resumed();
+        let report = self.report(link.id(), link.birth.generation, progress, Some(resumed), None);
+        self.observer.dialled(&report);
+        let counters = &self.hub.counters;
+        counters.connections.fetch_add(1, Ordering::Relaxed);
+        if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
+        self.hub.register(link.clone());
+        self.hub.supervisor.notify_one();
+        self.note_proven(link, resumption);
+    }
+
     pub(crate) fn report(
         &self,
         connection: ConnectionId,
