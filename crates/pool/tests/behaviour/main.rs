@@ -6,6 +6,7 @@ mod dns;
 mod habits;
 mod http1;
 mod http1_life;
+mod http1_races;
 mod http2;
 mod nameserver;
 mod passports;
