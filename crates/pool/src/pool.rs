@@ -120,8 +120,9 @@ impl Pool {
     /// [`SendError`] says why there is no response, whether a retry is safe, and what happened on the way.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up the place in the queue or resets the stream with CANCEL; the stream is given
-    /// back either way. The provider may have processed the request.
+    /// Dropping the future gives up the place in the queue, or the stream: it is reset with CANCEL, or, above
+    /// [`PoolConfig::resets_per_30s`], read to its end on its own lease for at most 10 s. The provider may have processed
+    /// the request.
     pub async fn send<B>(
         &self,
         request: Request<B>,

@@ -39,6 +39,8 @@ pub enum CauseOfDeath {
     LearnedLimit,
     /// Its address left the provider's name.
     AddressGone,
+    /// The provider sent so many empty DATA frames on it that h2 would soon have ended it.
+    EmptyFrames,
     /// An exchange on it was given up half way, and it can carry no other (HTTP/1.1).
     Abandoned,
     /// Its generation (identity, trust or pins) was replaced.
@@ -53,7 +55,7 @@ pub enum CauseOfDeath {
 
 impl CauseOfDeath {
     /// All causes, for registering metrics.
-    pub const ALL: [CauseOfDeath; 13] = [
+    pub const ALL: [CauseOfDeath; 14] = [
         Self::Goaway,
         Self::Age,
         Self::Idle,
@@ -62,6 +64,7 @@ impl CauseOfDeath {
         Self::ProtocolError,
         Self::LearnedLimit,
         Self::AddressGone,
+        Self::EmptyFrames,
         Self::Abandoned,
         Self::Replaced,
         Self::Stopped,
@@ -81,6 +84,7 @@ impl CauseOfDeath {
             Self::ProtocolError => "protocol_error",
             Self::LearnedLimit => "learned_limit",
             Self::AddressGone => "address_gone",
+            Self::EmptyFrames => "empty_frames",
             Self::Abandoned => "abandoned",
             Self::Replaced => "replaced",
             Self::Stopped => "stopped",

@@ -47,4 +47,10 @@ pub enum SimError {
         /// What is wrong and what would be right.
         problem: &'static str,
     },
+    /// A step of a script does not fit the behaviour of the moment.
+    #[error("a step of the script cannot be done: {problem}")]
+    Script {
+        /// What is wrong and what would be right.
+        problem: String,
+    },
 }

@@ -21,6 +21,36 @@
 //! # Ok::<(), provider_sim::SimError>(()) }).unwrap(); }
 //! ```
 //!
+//! # What it can do
+//! *Live* says whom a change of [`Behaviour`] reaches: new connections, open ones, or the next request.
+//!
+//! | what | how | live |
+//! |---|---|---|
+//! | GOAWAY with last id 0, behind by n, exact, newest, 2^31-1; in two phases, a round trip or a chosen time apart | [`GoAwayForm`], [`goaway_wait`](Behaviour::goaway_wait) | next end |
+//! | its error code and debug data | [`goaway_code`](Behaviour::goaway_code), [`goaway_debug`](Behaviour::goaway_debug) | next end |
+//! | … after n requests, at an age, after idleness | [`goaway_after_requests`](Behaviour::goaway_after_requests), [`goaway_after`](Behaviour::goaway_after), [`goaway_after_idle`](Behaviour::goaway_after_idle) | open; the age: new |
+//! | … at header block, request data, response headers, before trailers, after the response | [`GoAwayPoint`] | next request |
+//! | … on demand, for all, one, or one address | [`goaway_all`](Simulator::goaway_all), [`end`](Simulator::end) with [`Target`] | now |
+//! | TCP reset, FIN, half-close, black hole, `close_notify`, the end of TLS without it | the other [`GoAwayForm`]s, at the same points; [`kill_connections`](Simulator::kill_connections) | now |
+//! | HTTP/1.1: close when idle, after n requests, announced or not | [`idle_close`](Behaviour::idle_close), [`goaway_after_requests`](Behaviour::goaway_after_requests), [`Http1Close`] | open |
+//! | REFUSED_STREAM, every n-th or by header | [`refuse_every`](Behaviour::refuse_every) | next request |
+//! | RST_STREAM with any code at five points | [`ResetRule`], [`ResetPoint`] | next request |
+//! | early response with RST_STREAM(NO_ERROR) | [`EarlyResponse`] | next request |
+//! | SETTINGS: stream limit (0, shrinking, growing), window (0 and back), header table | [`max_concurrent_streams`](Behaviour::max_concurrent_streams), [`stream_window`](Behaviour::stream_window), [`header_table_size`](Behaviour::header_table_size) | open |
+//! | stalls: before and within the handshake, before SETTINGS, before, within and after the response, request bodies not read | [`Stall`] | new; next request |
+//! | PINGs ignored, all or after the first n | [`Pings`] | open |
+//! | empty, tiny, many DATA frames; trailers; sizes | [`FrameShape`], [`Respond`], `sim-trailers` | next request |
+//! | latency: fixed, jittered, spikes | [`latency`](Behaviour::latency), [`latency_jitter`](Behaviour::latency_jitter), [`LatencySpike`] | next request |
+//! | certificates refused late, early, or by HTTP, with any alert | [`ClientAuth`], [`RefusalAlert`] | new |
+//! | TLS versions, ALPN, 0 to 20 tickets, resumption refused | [`TlsVersions`], [`HttpVersions`], [`tickets`](Behaviour::tickets), [`Resumption`] | new |
+//! | its own certificate rotated, same authority or another | [`rotate_certificate`](Simulator::rotate_certificate), [`set_pki`](Simulator::set_pki) | new |
+//! | not accepting, refusing, restarting on the same port | [`Listening`], [`restart`](Simulator::restart) | now |
+//! | several loopback addresses with one port, counted apart | [`also_listen`](SimulatorOptions::also_listen), [`address_ledger`](Simulator::address_ledger) | at start |
+//! | all of it at fixed or random times | [`Script`], [`play`](Simulator::play) | |
+//!
+//! What it saw is in the [`Ledger`], and by correlation id in [`Simulator::account`]: a request that was refused,
+//! ignored above a GOAWAY, or disowned by one counts as arrived and not as processed.
+//!
 //! # Steering single requests
 //! Headers of a request change what happens to it alone, over what [`Behaviour`] says. A value that cannot be
 //! read is answered 400 with the reason.
@@ -31,9 +61,9 @@
 //! | `sim-respond` | `echo`, `sink`, `describe` | what the response is made of |
 //! | `sim-body-bytes` | number | a response body of this many bytes |
 //! | `sim-delay-ms` | number | wait this long before the response |
-//! | `sim-stall` | `before_response`, `mid_body`, `read_nothing` | stop dead there |
-//! | `sim-reset` | a [`ResetReason`], e.g. `cancel` | RST_STREAM; HTTP/1.1: the connection breaks |
-//! | `sim-reset-at` | `before_headers`, `after_headers`, `mid_body` | when |
+//! | `sim-stall` | `before_response`, `after_headers`, `mid_body`, `before_trailers`, `read_nothing` | stop dead there |
+//! | `sim-reset` | a [`ResetReason`], e.g. `cancel`, or a number | RST_STREAM; HTTP/1.1: the connection breaks |
+//! | `sim-reset-at` | `before_headers`, `mid_request`, `after_headers`, `mid_body`, `before_trailers` | when |
 //! | `sim-refuse` | anything | REFUSED_STREAM, unprocessed (HTTP/2) |
 //! | `sim-early` | anything | answer without reading the body, then RST_STREAM(NO_ERROR) |
 //! | `sim-frame-bytes` | number | cut the response into DATA frames of this size |
@@ -41,10 +71,17 @@
 //! | `sim-header-bytes` | number, up to 1 MiB | a response header `sim-filler` of this length |
 //! | `sim-trailers` | `name=value,…` | trailers after the body |
 //! | `sim-grpc-status` | number | `grpc-status` trailer (default 0) of a gRPC response |
-//! | `sim-goaway` | a plain [`GoAwayForm`], e.g. `immediate`, `two_phase`, `zero`, `fin` | end the connection with this request |
+//! | `sim-goaway` | a [`GoAwayForm`]: `immediate`, `two_phase`, `zero`, `behind:2`, `exact:5`, `max_only`, `abrupt`, `fin`, `close_notify`, `half_close`, `black_hole`, `reset` | end the connection with this request |
+//! | `sim-goaway-at` | a [`GoAwayPoint`]: `headers`, `request_data`, `response_headers`, `before_trailers`, `after_response` | when |
+//! | `sim-goaway-code` | a [`ResetReason`] or a number | with this error code |
+//! | `sim-goaway-debug` | text | with this debug data |
+//! | `sim-goaway-wait-ms` | number | this long between the two of `two_phase` |
+//!
+//! Each of the `sim-goaway…` headers ends the connection; what it does not say is as the behaviour has it. Over
+//! HTTP/1.1 the forms that are frames end the connection after the response at hand.
 //!
 //! A request whose `content-type` begins with `application/grpc` gets its messages echoed and `grpc-status: 0`
-//! in the trailers. `x-correlation-id` is mirrored, and counted: see [`Simulator::seen`].
+//! in the trailers. `x-correlation-id` is mirrored, and counted: see [`Simulator::account`].
 
 mod behaviour;
 mod door;
@@ -54,6 +91,7 @@ mod ledger;
 mod pki;
 mod plan;
 mod registry;
+mod script;
 mod serve;
 mod simulator;
 mod socket;
@@ -73,5 +111,6 @@ pub use pki::{
     SignatureLabel, Validity, write_assets,
 };
 pub use registry::Target;
+pub use script::{Playing, Rotation, Script, ScriptError};
 pub use simulator::{Simulator, SimulatorOptions};
 pub use tls::Endorsed;

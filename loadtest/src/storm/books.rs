@@ -12,6 +12,7 @@ use std::{
 use gateway::outcome::ErrorCode;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+use provider_sim::Account;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -137,8 +138,8 @@ pub(super) enum Breach {
     Duplicated,
     /// Answered, but the provider never processed it.
     AnsweredUnprocessed,
-    /// A reply broke off that the provider never began.
-    CutUnprocessed,
+    /// A reply broke off, and the request had never reached the provider.
+    CutUnsent,
     /// No reply in the caller's time.
     TimedOut,
     /// A reply that is not what was asked for.
@@ -154,7 +155,9 @@ pub(super) enum Breach {
 pub(super) struct Entry {
     /// How it ended; `None` if it never did.
     pub outcome: Option<Outcome>,
-    /// How often the provider processed it.
+    /// How often it reached the provider.
+    pub arrived: u32,
+    /// How often the provider processed it; what GOAWAY disowned does not count, even if its reply had begun.
     pub processed: u32,
     /// Lines in the access log.
     pub logged: u8,
@@ -171,7 +174,7 @@ impl Entry {
             (Some(Outcome::Away | Outcome::BodyGone | Outcome::Forsaken), 1..) => {
                 breaches.push(Breach::WronglyCalledSafe);
             }
-            (Some(Outcome::Cut), 0) => breaches.push(Breach::CutUnprocessed),
+            (Some(Outcome::Cut), 0) if self.arrived == 0 => breaches.push(Breach::CutUnsent),
             (Some(Outcome::TimedOut), _) => breaches.push(Breach::TimedOut),
             (Some(Outcome::Wrong), _) => breaches.push(Breach::WrongReply),
             _ => {}
@@ -336,9 +339,9 @@ impl Books {
     }
 
     /// Joins the three sources and collects what is wrong.
-    pub(super) fn settle(&self, processed: impl FnMut(u64) -> u32) -> Settled {
+    pub(super) fn settle(&self, account: impl FnMut(u64) -> Account) -> Settled {
         let mut settled = Settled::default();
-        for (sequence, entry) in self.entries(processed) {
+        for (sequence, entry) in self.entries(account) {
             settled.offered += 1;
             settled.processed += u64::from(entry.processed);
             settled.logged += u64::from(entry.logged);
@@ -349,18 +352,20 @@ impl Books {
         settled
     }
 
-    /// Every request that was offered, joined with `processed`, which is asked how often the provider processed it.
+    /// Every request that was offered, joined with the provider's `account` of it.
     pub(super) fn entries(
         &self,
-        mut processed: impl FnMut(u64) -> u32,
+        mut account: impl FnMut(u64) -> Account,
     ) -> impl Iterator<Item = (u64, Entry)> {
         self.cells.iter().zip(&self.logged).enumerate().filter_map(move |(sequence, (cell, logged))| {
             let cell = cell.load(Ordering::Relaxed);
             let sequence = sequence as u64;
             (cell != UNSEEN).then(|| {
+                let Account { arrived, processed } = account(sequence);
                 let entry = Entry {
                     outcome: Outcome::read(cell),
-                    processed: processed(sequence),
+                    arrived,
+                    processed,
                     logged: logged.load(Ordering::Relaxed),
                 };
                 (sequence, entry)
@@ -379,6 +384,10 @@ mod tests {
 
     use super::*;
     use crate::record::Told;
+
+    fn account(processed: u32) -> Account {
+        Account { arrived: processed, processed }
+    }
 
     fn told(code: &str, retry_safe: RetrySafe) -> Result<Reply, Lost> {
         let told = Some(Told { code: code.to_owned(), retry_safe });
@@ -408,7 +417,7 @@ mod tests {
     }
 
     fn breaches(outcome: Outcome, processed: u32) -> Vec<Breach> {
-        Entry { outcome: Some(outcome), processed, logged: 1 }.breaches()
+        Entry { outcome: Some(outcome), arrived: processed, processed, logged: 1 }.breaches()
     }
 
     #[test]
@@ -424,17 +433,19 @@ mod tests {
         assert_eq!(breaches(Outcome::Ambiguous, 1), []);
         assert_eq!(breaches(Outcome::Ambiguous, 2), [Breach::Duplicated]);
         assert_eq!(breaches(Outcome::Cut, 1), []);
-        assert_eq!(breaches(Outcome::Cut, 0), [Breach::CutUnprocessed]);
+        assert_eq!(breaches(Outcome::Cut, 0), [Breach::CutUnsent]);
+        let disowned = Entry { outcome: Some(Outcome::Cut), arrived: 1, processed: 0, logged: 1 };
+        assert_eq!(disowned.breaches(), [], "GOAWAY disowned what had begun to be answered");
         assert_eq!(breaches(Outcome::TimedOut, 1), [Breach::TimedOut]);
         assert_eq!(breaches(Outcome::Wrong, 1), [Breach::WrongReply]);
     }
 
     #[test]
     fn one_request_has_one_line_and_one_outcome() {
-        let entry = |logged| Entry { outcome: Some(Outcome::Answered), processed: 1, logged };
+        let entry = |logged| Entry { outcome: Some(Outcome::Answered), arrived: 1, processed: 1, logged };
         assert_eq!(entry(0).breaches(), [Breach::NotLogged]);
         assert_eq!(entry(2).breaches(), [Breach::LoggedTwice]);
-        let open = Entry { outcome: None, processed: 0, logged: 1 };
+        let open = Entry { outcome: None, arrived: 0, processed: 0, logged: 1 };
         assert_eq!(open.breaches(), [Breach::NoOutcome]);
     }
 
@@ -450,8 +461,8 @@ mod tests {
         books.enter(2, Outcome::Ambiguous, Some("provider_reset"), now);
         books.log_line(2);
         assert_eq!((books.offered(), books.ended(), books.ended_twice()), (3, 2, 1));
-        let entries: Vec<_> = books.entries(|sequence| u32::from(sequence == 2)).collect();
-        let entry = |outcome, processed, logged| Entry { outcome, processed, logged };
+        let entries: Vec<_> = books.entries(|sequence| account(u32::from(sequence == 2))).collect();
+        let entry = |outcome, processed, logged| Entry { outcome, arrived: processed, processed, logged };
         assert_eq!(
             entries,
             [

@@ -21,10 +21,9 @@ use crate::{
 /// A fault that was done.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Done {
-    /// Seconds since the start.
+    /// When, in seconds since the start.
     pub at: f64,
     /// What.
-    #[serde(flatten)]
     pub fault: Fault,
 }
 

@@ -93,6 +93,8 @@ fn number(line: &str, prefix: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use provider_sim::Account;
+
     use super::*;
 
     #[test]
@@ -105,7 +107,7 @@ mod tests {
         let books = Arc::new(Books::new(3));
         (0..3).for_each(|n| books.offer(n));
         LogReader::new(file.clone(), "lg-1", books.clone()).finish().unwrap();
-        let logged: Vec<_> = books.entries(|_| 0).map(|(_, entry)| entry.logged).collect();
+        let logged: Vec<_> = books.entries(|_| Account::default()).map(|(_, entry)| entry.logged).collect();
         assert_eq!(logged, [1, 0, 2]);
         assert!(!file.exists(), "what was counted is removed");
     }

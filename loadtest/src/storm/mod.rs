@@ -130,7 +130,7 @@ impl Scene {
         let rest = self.come_to_rest(&stage).await;
         let (stopped, _folder) = self.lab.stop().await;
         self.log.finish().map_err(lab("read the access log"))?;
-        let settled = self.books.settle(|sequence| stage.processed(sequence));
+        let settled = self.books.settle(|sequence| stage.account(sequence));
         Ok(Facts {
             seconds: self.lasts.as_secs_f64(),
             interrupted,

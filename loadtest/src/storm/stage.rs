@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use provider_sim::{Behaviour, Endorsed, Pki, Simulator};
+use provider_sim::{Account, Behaviour, Endorsed, Pki, Simulator};
 
 use crate::{
     error::Error,
@@ -69,8 +69,8 @@ impl Stage {
         self.sim.set_behaviour(behaviour).map_err(lab("change the provider's behaviour"))
     }
 
-    /// How often request `sequence` was processed.
-    pub(super) fn processed(&self, sequence: u64) -> u32 {
-        self.sim.seen(&format!("{}-{sequence}", self.prefix))
+    /// How often request `sequence` arrived, and how often it was processed.
+    pub(super) fn account(&self, sequence: u64) -> Account {
+        self.sim.account(&format!("{}-{sequence}", self.prefix))
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 /// One thing done to the provider or to the gateway's identity.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "fault")]
+#[serde(rename_all = "snake_case", tag = "kind")]
 pub(super) enum Fault {
     /// GOAWAY on every connection, in this form.
     GoAway {

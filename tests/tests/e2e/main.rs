@@ -1,8 +1,10 @@
 //! End-to-end: callers, the gateway in this process, a provider. One module per theme.
 
 mod bodies;
+mod callers;
 mod carries;
 mod connections;
+mod deadlines;
 mod faults;
 mod grpc;
 mod http1;

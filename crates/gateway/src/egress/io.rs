@@ -19,9 +19,9 @@ use tokio::{
 
 use super::{
     caller::{At, Phase},
-    reply::last_words,
+    last_words::{in_our_words, too_slow},
 };
-use crate::{config::CallerTimeouts, outcome::ErrorCode};
+use crate::config::CallerTimeouts;
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,34 +126,6 @@ impl<S> CallerIo<S> {
         }
         Poll::Pending
     }
-}
-
-/// Said to a caller whose header does not end, before it is left.
-fn too_slow() -> Vec<u8> {
-    last_words(ErrorCode::RequestTimeout, "the request's header did not end in time (timeouts.header_ms)")
-}
-
-/// How hyper's own reply to a header that it cannot read begins and ends, and how many lines it has. It says nothing
-/// of what went wrong, so ours goes out instead.
-const HYPERS_OWN: [(&[u8], ErrorCode); 3] = [
-    (b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n", ErrorCode::BadRequest),
-    (b"HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\n", ErrorCode::HeadersTooLarge),
-    (
-        b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n",
-        ErrorCode::HeadersTooLarge,
-    ),
-];
-const HYPERS_LINES: usize = 5;
-
-/// Our reply in place of hyper's, if `data` is that and nothing more.
-fn in_our_words(data: &[u8]) -> Option<Vec<u8>> {
-    let (_, code) = HYPERS_OWN.iter().find(|(begin, _)| data.starts_with(begin))?;
-    let lines = data.split(|byte| *byte == b'\n').count() - 1;
-    // A date and the empty line follow. Replies that were carried have more: a correlation identifier at least.
-    (lines == HYPERS_LINES && data.ends_with(b"\r\n\r\n")).then(|| match code {
-        ErrorCode::HeadersTooLarge => last_words(*code, "the request's header is too large to be read"),
-        _ => last_words(*code, "the request's header is not valid HTTP/1.1"),
-    })
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CallerIo<S> {
@@ -368,31 +340,6 @@ mod tests {
         let began = Instant::now();
         let error = io.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, limits.idle));
-    }
-
-    #[test]
-    fn only_hypers_own_refusal_is_said_in_our_words() {
-        let own = |status: &str| {
-            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n")
-        };
-        for (status, code) in [
-            ("400 Bad Request", "bad_request"),
-            ("414 URI Too Long", "headers_too_large"),
-            ("431 Request Header Fields Too Large", "headers_too_large"),
-        ] {
-            let words = String::from_utf8(in_our_words(own(status).as_bytes()).unwrap()).unwrap();
-            let (head, body) = words.split_once("\r\n\r\n").unwrap();
-            assert!(
-                head.contains(&format!("gw-error: {code}\r\ngw-retry-safe: no\r\nserver-timing: ")),
-                "{head}"
-            );
-            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
-            assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], code);
-        }
-        let carried = own("400 Bad Request").replace("date: x", "x-correlation-id: 1\r\ndate: x");
-        for other in [carried, own("500 Internal Server Error"), own("400 Bad Request") + "HTTP/1.1 "] {
-            assert_eq!(in_our_words(other.as_bytes()), None, "{other}");
-        }
     }
 
     #[tokio::test(start_paused = true)]

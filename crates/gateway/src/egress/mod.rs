@@ -20,6 +20,7 @@ mod deadline;
 mod exchange;
 mod headers;
 mod io;
+mod last_words;
 mod path;
 mod reply;
 mod route;

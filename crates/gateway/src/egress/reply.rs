@@ -88,26 +88,6 @@ pub(crate) fn document(
     Bytes::from(document.to_string())
 }
 
-/// A whole HTTP/1.1 reply for a caller whose request never became one, after which its connection is closed.
-pub(super) fn last_words(code: ErrorCode, detail: &str) -> Vec<u8> {
-    let retry_safe = code.retry_safe_before_send();
-    let document = document(code, retry_safe, detail, None);
-    let status = code.status();
-    let mut reply = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n{GW_ERROR}: {}\r\n{GW_RETRY_SAFE}: {}\r\n\
-         {SERVER_TIMING}: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        status.as_str(),
-        status.canonical_reason().unwrap_or("Error"),
-        code.as_str(),
-        retry_safe.as_str(),
-        server_timing(&Journey::default()),
-        document.len(),
-    )
-    .into_bytes();
-    reply.extend_from_slice(&document);
-    reply
-}
-
 fn problem(failure: &Failure, exchange: Exchange) -> Response<ReplyBody> {
     let row = failure.code.row();
     let correlation = exchange.correlation_id.clone();

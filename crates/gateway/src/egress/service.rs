@@ -49,7 +49,7 @@ where
             refuse(&failure, exchange)
         }
     };
-    if core.is_stopping() && caller.is_http1() {
+    if caller.is_http1() && (core.is_stopping() || caller.phase.is_body_malformed()) {
         reply.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
     reply
@@ -73,16 +73,7 @@ fn prepare<'a, B>(
     if found.content == Content::Grpc && !exchange.caller().is_http1() {
         exchange.form = Form::Grpc;
     }
-    if found.bytes > core.limits.max_header_bytes {
-        let detail =
-            format!("the header has {} bytes; {} are allowed", found.bytes, core.limits.max_header_bytes);
-        return Err(Failure::early(ErrorCode::HeadersTooLarge, detail));
-    }
-    if found.fields > core.limits.max_headers {
-        let detail =
-            format!("the header has {} fields; {} are allowed", found.fields, core.limits.max_headers);
-        return Err(Failure::early(ErrorCode::HeadersTooLarge, detail));
-    }
+    check_size(core, &found)?;
     check_form(&request, found.upgrade)?;
     check_declared_length(core, request.headers())?;
 
@@ -124,6 +115,20 @@ fn prepare<'a, B>(
         caller: pool::Caller::default(),
     };
     Ok(Prepared { upstream, request, options })
+}
+
+/// A header larger than configured.
+fn check_size(core: &Core, found: &headers::Survey) -> Result<(), Failure> {
+    for (size, limit, what) in [
+        (found.bytes, core.limits.max_header_bytes, "bytes"),
+        (found.fields, core.limits.max_headers, "fields"),
+    ] {
+        if size > limit {
+            let detail = format!("the header has {size} {what}; {limit} are allowed");
+            return Err(Failure::early(ErrorCode::HeadersTooLarge, detail));
+        }
+    }
+    Ok(())
 }
 
 /// What HTTP itself or the contract refuses.
@@ -194,6 +199,7 @@ where
         let mut failure = failure_of(&error, deadline, pool);
         if failure.code == ErrorCode::CallerGone && phase.is_some_and(|phase| phase.is_body_malformed()) {
             failure.code = ErrorCode::BadRequest;
+            failure.detail = "the request's body breaks the chunked coding (RFC 9112 §7.1)".to_owned();
         }
         failure
     })

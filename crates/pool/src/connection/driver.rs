@@ -217,6 +217,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.frames = glance.frames;
             self.note_frames();
         }
+        if glance.empty_data >= EMPTY_DATA && self.link.state() == State::Serving {
+            self.retire(CauseOfDeath::EmptyFrames);
+        }
         if glance.goaways != self.goaways {
             self.goaways = glance.goaways;
             self.note_goaway();
@@ -348,6 +351,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 /// Longest time that SETTINGS are kept back while the transport takes no writes: a provider that reads only once we
 /// do must not be waited for. Looked at whenever the driver runs, at the latest for the next PING.
 const WITHHELD: Duration = Duration::from_secs(1);
+/// h2 bears a hundred empty DATA frames in the life of a connection and ends it with the next, under everybody: at half
+/// of that its successor is sent for.
+const EMPTY_DATA: u32 = 50;
 /// A connection that carried nothing for less than this was busy: its last response may have just left.
 const IDLE: Duration = Duration::from_secs(1);
 /// Error codes of GOAWAY (RFC 9113 §7).

@@ -24,6 +24,8 @@ pub(crate) struct Seen {
     pub(crate) pings: u32,
     /// Answers to our PINGs.
     pub(crate) pongs: u32,
+    /// DATA frames without a byte that end nothing.
+    pub(crate) empty_data: u32,
 }
 
 /// The SETTINGS that a provider announced (RFC 9113 §6.5.2); `None` where it named none and the default holds.
@@ -108,6 +110,7 @@ enum Kind {
 const HEADER: usize = 9;
 /// Bytes kept of an interesting frame: all of GOAWAY's fixed part, or one SETTINGS entry.
 const KEPT: usize = 8;
+const DATA: u8 = 0x0;
 const SETTINGS: u8 = 0x4;
 const PING: u8 = 0x6;
 const GOAWAY: u8 = 0x7;
@@ -165,6 +168,8 @@ impl FrameTap {
             (SETTINGS, false) => Some(&mut self.seen.settings_frames),
             (PING, true) => Some(&mut self.seen.pongs),
             (PING, false) => Some(&mut self.seen.pings),
+            // The flag has the same place as END_STREAM.
+            (DATA, false) if self.remaining == 0 => Some(&mut self.seen.empty_data),
             _ => None,
         };
         if let Some(counter) = counter {

@@ -54,6 +54,8 @@ pub(crate) struct Glance {
     pub(crate) settings_acks: u32,
     /// Changes with every frame that a passport tells of: SETTINGS, GOAWAY, the provider's PINGs.
     pub(crate) frames: u32,
+    /// DATA frames without a byte that end nothing.
+    pub(crate) empty_data: u32,
 }
 
 #[derive(Debug, Default)]
@@ -134,8 +136,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireHandle<S> {
     pub(crate) fn glance(&self) -> Glance {
         let notes = self.notes.lock();
         let seen = notes.tap.seen();
-        let frames = seen.settings_frames.wrapping_add(seen.goaways).wrapping_add(seen.pings);
-        Glance { reads: notes.reads, goaways: seen.goaways, settings_acks: seen.settings_acks, frames }
+        Glance {
+            reads: notes.reads,
+            goaways: seen.goaways,
+            settings_acks: seen.settings_acks,
+            frames: seen.settings_frames.wrapping_add(seen.goaways).wrapping_add(seen.pings),
+            empty_data: seen.empty_data,
+        }
     }
 
     /// The TLS reason for the end of the stream, if there was one.
@@ -226,5 +233,68 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// 49 bytes: SETTINGS with this number of streams, between two PINGs.
+    fn inbound(streams: u8) -> Vec<u8> {
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, streams];
+        [&ping[..], &settings, &ping].concat()
+    }
+
+    async fn poll_once<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        std::future::poll_fn(|cx| Poll::Ready(poll(cx))).await
+    }
+
+    #[tokio::test]
+    async fn lowered_streams_are_kept_back_until_released_and_no_byte_is_lost() {
+        for room in [4, 17, 19, 32, 200] {
+            let (near, mut far) = duplex(1024);
+            let (mut wire, handle) = wire(near);
+            let bytes = [inbound(100), inbound(1), inbound(128)].concat();
+            far.write_all(&bytes).await.unwrap();
+            let (mut read, mut kept_back) = (Vec::new(), Vec::new());
+            while read.len() < bytes.len() {
+                let mut piece = vec![0; room];
+                let mut buf = ReadBuf::new(&mut piece);
+                if poll_once(|cx| Pin::new(&mut wire).poll_read(cx, &mut buf)).await.is_ready() {
+                    read.extend_from_slice(buf.filled());
+                } else {
+                    kept_back.push(handle.withheld_limit().expect("nothing else holds bytes up"));
+                    handle.release();
+                }
+            }
+            assert_eq!(read, bytes, "room {room}");
+            // The first number is lower than none, the third is higher. A read that holds all three shows the last.
+            let expected: &[u32] = if room < 49 { &[100, 1] } else { &[128] };
+            assert_eq!(kept_back, expected, "room {room}");
+            assert_eq!(handle.withheld_limit(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_once_the_provider_has_ended() {
+        let (near, far) = duplex(1024);
+        let (mut wire, handle) = wire(near);
+        let (mut far_read, mut far_write) = tokio::io::split(far);
+        wire.write_all(&[b'p'; 24]).await.unwrap();
+        let _ = poll_once(|cx| handle.poll_drain(cx)).await;
+        far_write.shutdown().await.unwrap();
+        assert_eq!(wire.read(&mut [0; 8]).await.unwrap(), 0);
+        // HEADERS of stream 1: too late.
+        wire.write_all(&[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x82]).await.unwrap();
+        let _ = poll_once(|cx| handle.poll_drain(cx)).await;
+        assert!(!handle.departed().includes(1));
+        wire.shutdown().await.unwrap();
+        let mut written = Vec::new();
+        far_read.read_to_end(&mut written).await.unwrap();
+        assert_eq!(written, [b'p'; 24]);
     }
 }

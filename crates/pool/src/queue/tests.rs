@@ -24,7 +24,9 @@ fn queue(limits: Limits) -> FairQueue<u64> {
 #[test]
 fn one_caller_is_served_first_come_first_served() {
     let mut queue = queue(WIDE);
-    (0..100).for_each(|n| drop(queue.join(Caller::default(), n).unwrap()));
+    for n in 0..100 {
+        queue.join(Caller::default(), n).unwrap();
+    }
     assert_eq!(std::iter::from_fn(|| queue.serve()).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
     assert_eq!(queue.len(), 0);
 }
@@ -32,7 +34,9 @@ fn one_caller_is_served_first_come_first_served() {
 #[test]
 fn a_flood_delays_another_caller_by_one_turn_only() {
     let mut queue = queue(WIDE);
-    (0..1000).for_each(|_| drop(queue.join(Caller::new(1), 1).unwrap()));
+    for _ in 0..1000 {
+        queue.join(Caller::new(1), 1).unwrap();
+    }
     queue.join(Caller::new(2), 2).unwrap();
     assert_eq!(queue.ahead_of(Caller::new(2)), 2, "behind its own waiter, and one turn of the flood");
     let order: Vec<_> = std::iter::from_fn(|| queue.serve()).take(2).collect();
@@ -45,7 +49,9 @@ fn callers_that_always_wait_share_by_weight() {
         let mut queue = queue(WIDE);
         let callers: Vec<_> = weights.iter().zip(0..).map(|(w, id)| weighing(id, *w)).collect();
         for caller in &callers {
-            (0..3).for_each(|_| drop(queue.join(*caller, caller.id).unwrap()));
+            for _ in 0..3 {
+                queue.join(*caller, caller.id).unwrap();
+            }
         }
         let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
         let turns = total * 20;
@@ -69,7 +75,9 @@ fn callers_that_always_wait_share_by_weight() {
 fn a_caller_that_comes_back_each_time_gets_its_share_and_no_more() {
     let mut queue = queue(WIDE);
     for id in 1..=4 {
-        (0..1000).for_each(|_| drop(queue.join(Caller::new(id), id).unwrap()));
+        for _ in 0..1000 {
+            queue.join(Caller::new(id), id).unwrap();
+        }
     }
     let mut served = HashMap::new();
     let back = Caller::new(9);
@@ -90,9 +98,13 @@ fn nobody_starves_while_others_keep_coming() {
     for_all(300, (others, 1u16..=20, 0usize..5), |(others, weight, before)| {
         let mut queue = queue(WIDE);
         let others: Vec<_> = others.iter().map(|(id, weight)| weighing(*id, *weight)).collect();
-        others.iter().for_each(|caller| drop(queue.join(*caller, caller.id).unwrap()));
+        for caller in &others {
+            queue.join(*caller, caller.id).unwrap();
+        }
         let me = weighing(99, weight);
-        (0..=before).for_each(|_| drop(queue.join(me, 99).unwrap()));
+        for _ in 0..=before {
+            queue.join(me, 99).unwrap();
+        }
         // Each turn of another is followed by two new requests of that caller, of its greatest weight.
         let greatest = |id| others.iter().filter(|c| c.id == id).map(|c| c.weight).max().unwrap();
         let mut mine = 0;
@@ -103,7 +115,9 @@ fn nobody_starves_while_others_keep_coming() {
             if id == 99 {
                 mine += 1;
             } else {
-                (0..2).for_each(|_| drop(queue.join(Caller { id, weight: greatest(id) }, id).unwrap()));
+                for _ in 0..2 {
+                    queue.join(Caller { id, weight: greatest(id) }, id).unwrap();
+                }
             }
         }
         let places = before as u64 + 1;
@@ -120,7 +134,9 @@ fn nobody_starves_while_others_keep_coming() {
 #[test]
 fn a_full_queue_keeps_places_for_callers_that_have_few_waiters() {
     let mut queue = queue(Limits { capacity: 10, reserved: 3 });
-    (0..10).for_each(|n| drop(queue.join(Caller::new(1), n).unwrap()));
+    for n in 0..10 {
+        queue.join(Caller::new(1), n).unwrap();
+    }
     assert_eq!(queue.join(Caller::new(1), 10).unwrap_err(), 10, "the flood itself has no more places");
     let displaced: Vec<_> =
         (100..103).map(|n| queue.join(Caller::new(2), n).unwrap().displaced.unwrap()).collect();

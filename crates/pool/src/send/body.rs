@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::{
     task::AbortHandle,
     time::{Instant, Sleep},
@@ -20,7 +21,7 @@ use tokio::{
 use super::{
     http1::Progress,
     reading::{Reading, Slot, Sweeper, Unread},
-    upload::UploadError,
+    upload::{UploadError, WaitsFor},
 };
 use crate::{
     connection::{Link, State},
@@ -80,13 +81,42 @@ pub(super) struct BodyLimits {
 /// The task that sends the rest of a request body; it does not outlive the response.
 pub(super) struct Rest {
     task: AbortHandle,
-    end: Arc<OnceLock<BodyError>>,
+    beside: Arc<Beside>,
+}
+
+/// What is known of the rest of a request body that goes on beside its response.
+#[derive(Debug)]
+pub(super) struct Beside {
+    /// When it last moved, and who has to move next.
+    moved: Mutex<(Instant, WaitsFor)>,
+    /// Why it ended the exchange, if it did.
+    end: OnceLock<BodyError>,
+}
+
+impl Beside {
+    pub(super) fn new(now: Instant) -> Arc<Self> {
+        Arc::new(Self { moved: Mutex::new((now, WaitsFor::Provider)), end: OnceLock::new() })
+    }
+
+    /// It moved.
+    pub(super) fn moved(&self, now: Instant) {
+        self.moved.lock().0 = now;
+    }
+
+    /// It stands, for want of this; the provider's move where it is complete.
+    pub(super) fn waits_for(&self, next: WaitsFor) {
+        self.moved.lock().1 = next;
+    }
+
+    /// It ends the exchange, for this reason.
+    pub(super) fn ends(&self, why: BodyError) {
+        let _ = self.end.set(why);
+    }
 }
 
 impl Rest {
-    /// `end` is set when the task ends the exchange, and says why.
-    pub(super) fn new(task: AbortHandle, end: Arc<OnceLock<BodyError>>) -> Self {
-        Self { task, end }
+    pub(super) fn new(task: AbortHandle, beside: Arc<Beside>) -> Self {
+        Self { task, beside }
     }
 }
 
@@ -173,7 +203,7 @@ impl ResponseBody {
                     return Poll::Pending;
                 };
                 slot.served();
-                let ended_by_us = || reading.rest.as_ref().and_then(|rest| rest.end.get()).cloned();
+                let ended_by_us = || reading.rest.as_ref().and_then(|rest| rest.beside.end.get()).cloned();
                 Poll::Ready(match frame {
                     Some(Err(cut)) => Some(Err(ended_by_us().unwrap_or(cut))),
                     frame => frame,
@@ -190,17 +220,41 @@ impl ResponseBody {
     /// The limit between two pieces. The timer is made only when a body really makes us wait.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let idle = since + self.limits.idle;
-        let due = self.limits.deadline.map_or(idle, |deadline| deadline.min(idle));
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-        while timer.as_mut().poll(cx).is_ready() {
+        // One timer for all limits; when it fires, the limit that is due now is computed anew.
+        loop {
+            let (due, error) = self.next_limit(since);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            ready!(timer.as_mut().poll(cx));
             if Instant::now() >= due {
-                let error = if due < idle { BodyError::Deadline } else { BodyError::Idle(self.limits.idle) };
                 return Poll::Ready(error);
             }
             timer.as_mut().reset(due);
         }
-        Poll::Pending
+    }
+
+    fn next_limit(&self, since: Instant) -> (Instant, BodyError) {
+        let idle = self.limits.idle;
+        let (moved, next) = self.beside().unwrap_or((since, WaitsFor::Provider));
+        // Silence is silence both ways: a request body that goes on keeps the exchange alive.
+        let overdue = (
+            since.max(moved) + idle,
+            match next {
+                WaitsFor::Provider => BodyError::Idle(idle),
+                WaitsFor::Caller => BodyError::CallerStalled(idle),
+            },
+        );
+        match self.limits.deadline {
+            Some(deadline) if deadline < overdue.0 => (deadline, BodyError::Deadline),
+            _ => overdue,
+        }
+    }
+
+    /// How the rest of the request body stands, if it goes on.
+    fn beside(&self) -> Option<(Instant, WaitsFor)> {
+        let Source::H2(Registered { slot, .. }) = &self.source else { return None };
+        let reading = slot.reading.lock();
+        let rest = reading.as_ref()?.rest.as_ref()?;
+        Some(*rest.beside.moved.lock())
     }
 }
 

@@ -4,7 +4,7 @@
 //! is `ledger`'s.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     BoxError, Head, ResponseBody, SendOptions,
-    body::{BodyLimits, Rest},
+    body::{Beside, BodyLimits, Rest},
     exchange::{Answered, Connection, Limits, Unanswered, attempt},
     http1,
     ledger::{Cause, Denied, Failed, Ledger, Loss, Report, Ruling, Starved, Terms},
@@ -318,12 +318,11 @@ impl Carrier<'_> {
         self.journey.body_bytes = upload.taken();
         self.note_times(began, sent_at);
         self.journey.phase = Phase::ResponseBody;
-        let idle = self.options.timeouts.idle;
         // The response began before the body ended: the rest goes on beside it, as long as anybody reads.
         let rest = unfinished.map(|stream| {
-            let end = Arc::new(OnceLock::new());
-            let task = tokio::spawn(finish_upload(upload, stream, idle, end.clone()));
-            Rest::new(task.abort_handle(), end)
+            let beside = Beside::new(Instant::now());
+            let task = tokio::spawn(finish_upload(upload, stream, beside.clone()));
+            Rest::new(task.abort_handle(), beside)
         });
         let (parts, stream) = response.into_parts();
         let length = content_length(&parts.headers);
@@ -354,42 +353,31 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Sends the rest of a body beside its response. Ends with the body, the stream, or a standstill; says in `end` why it
-/// ended the exchange, and whose fault that was, where it did.
-async fn finish_upload<B>(
-    mut upload: Upload<B>,
-    mut stream: h2::SendStream<Bytes>,
-    idle: Duration,
-    end: Arc<OnceLock<BodyError>>,
-) where
+/// Sends the rest of a body beside its response. Ends with the body, the stream, or the response; the time limits are
+/// kept where that is read.
+async fn finish_upload<B>(mut upload: Upload<B>, mut stream: h2::SendStream<Bytes>, beside: Arc<Beside>)
+where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     upload.let_go();
-    let why = loop {
+    let end = std::future::poll_fn(|cx| {
         let mut moved = false;
-        let step = std::future::poll_fn(|cx| {
-            let mut now = false;
-            let step = upload.poll_pump(cx, &mut stream, &mut now);
-            moved |= now;
-            if step.is_pending() && now { std::task::Poll::Ready(None) } else { step.map(Some) }
-        });
-        match tokio::time::timeout(idle, step).await {
-            Ok(None) => {}
-            Ok(Some(Ok(()))) => return,
-            // The provider wants no more; the response tells.
-            Ok(Some(Err(UploadError::Stream))) => return,
-            Ok(Some(Err(UploadError::Caller(_)))) => break BodyError::CallerGone,
-            Ok(Some(Err(UploadError::TooLarge { limit }))) => break BodyError::BodyTooLarge { limit },
-            Err(_) => {
-                break match upload.waits_for() {
-                    WaitsFor::Caller => BodyError::CallerStalled(idle),
-                    WaitsFor::Provider => BodyError::Idle(idle),
-                };
-            }
+        let end = upload.poll_pump(cx, &mut stream, &mut moved);
+        if moved {
+            beside.moved(Instant::now());
         }
-    };
+        beside.waits_for(upload.waits_for());
+        end
+    })
+    .await;
     // Said before the reset: who reads the response finds the reason when the stream ends.
-    let _ = end.set(why);
+    beside.ends(match end {
+        Ok(()) => return beside.waits_for(WaitsFor::Provider),
+        // The provider wants no more; the response tells.
+        Err(UploadError::Stream) => return beside.waits_for(WaitsFor::Provider),
+        Err(UploadError::Caller(_)) => BodyError::CallerGone,
+        Err(UploadError::TooLarge { limit }) => BodyError::BodyTooLarge { limit },
+    });
     stream.send_reset(h2::Reason::CANCEL);
 }

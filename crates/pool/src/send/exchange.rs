@@ -197,8 +197,7 @@ where
                 let link = open.lease.link().clone();
                 let provider = matches!(kind, SendErrorKind::ProviderReset { .. });
                 let connection = match verdict {
-                    Verdict::AboveGoaway => Connection::Ends,
-                    Verdict::NotSent => Connection::Ends,
+                    Verdict::AboveGoaway | Verdict::NotSent => Connection::Ends,
                     Verdict::Refused | Verdict::MaybeProcessed => Connection::Goes,
                 };
                 let phase = if verdict == Verdict::NotSent { Phase::Headers } else { phase };
@@ -214,7 +213,6 @@ where
     fn phase(&self) -> Phase {
         match (self.sent_at, self.upload.is_untouched()) {
             (Some(_), _) => Phase::ResponseHeader,
-            (None, _) if self.stream_refuses => Phase::ResponseHeader,
             (None, true) => Phase::Headers,
             (None, false) => Phase::RequestBody,
         }

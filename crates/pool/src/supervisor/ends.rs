@@ -63,7 +63,7 @@ impl Supervisor {
             Replaced,
         };
         match cause {
-            Goaway | ClosedByProvider | PingTimeout | ProtocolError => {
+            Goaway | ClosedByProvider | PingTimeout | ProtocolError | CauseOfDeath::EmptyFrames => {
                 self.meter.note_end(Maker::Provider, now);
             }
             Age | Abandoned | LearnedLimit | Exhausted | Replaced | CauseOfDeath::AddressGone => {

@@ -74,6 +74,8 @@ impl RawFrame {
 /// The provider's end of one connection.
 pub(crate) struct Peer<S = Tls> {
     stream: S,
+    /// The beginning of the next frame.
+    begun: Vec<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
@@ -81,9 +83,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     pub(crate) async fn greet(mut stream: S, entries: &[(u16, u32)]) -> io::Result<Self> {
         let mut preface = [0; 24];
         stream.read_exact(&mut preface).await?;
-        let mut peer = Self { stream };
+        let mut peer = Self { stream, begun: Vec::new() };
         peer.write(&[RawFrame::settings(entries)]).await?;
         Ok(peer)
+    }
+
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
     }
 
     /// Writes these frames at once.
@@ -93,14 +99,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         self.stream.flush().await
     }
 
-    /// The next frame. Not safe to cancel half way through a frame.
+    /// The next frame. May be dropped and called again.
     pub(crate) async fn read(&mut self) -> io::Result<RawFrame> {
-        let mut header = [0; 9];
-        self.stream.read_exact(&mut header).await?;
-        let [a, b, c, kind, flags, id @ ..] = header;
-        let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
-        self.stream.read_exact(&mut payload).await?;
-        Ok(RawFrame { kind, flags, stream: u32::from_be_bytes(id), payload })
+        loop {
+            if let Some((&[a, b, c, kind, flags, i, j, k, l], payload)) = self.begun.split_first_chunk::<9>()
+            {
+                let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                if payload.len() >= length {
+                    let stream = u32::from_be_bytes([i, j, k, l]);
+                    let frame = RawFrame::new(kind, flags, stream, &payload[..length]);
+                    self.begun.drain(..9 + length);
+                    return Ok(frame);
+                }
+            }
+            if self.stream.read_buf(&mut self.begun).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
     }
 
     /// The next frame that is about a stream, or an acknowledgement of settings: acknowledges settings and PINGs.

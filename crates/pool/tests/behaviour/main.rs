@@ -3,6 +3,7 @@
 
 mod dial;
 mod dns;
+mod frames;
 mod habits;
 mod http1;
 mod http1_life;
@@ -10,4 +11,6 @@ mod http1_races;
 mod http2;
 mod nameserver;
 mod passports;
+mod sending;
 mod support;
+mod traps;

@@ -121,6 +121,40 @@ pub(crate) fn spec(
     }
 }
 
+/// Worker threads as the gateway has them: each with a runtime of its own.
+pub(crate) struct Threads {
+    pub(crate) handles: Vec<Handle>,
+    stops: Vec<(tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>)>,
+}
+
+impl Threads {
+    pub(crate) fn start(count: usize) -> Self {
+        let (mut handles, mut stops) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            handles.push(runtime.handle().clone());
+            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+            let thread = std::thread::spawn(move || {
+                pool::workers::enter(index);
+                runtime.block_on(stopped).unwrap();
+            });
+            stops.push((stop, thread));
+        }
+        Self { handles, stops }
+    }
+
+    pub(crate) fn workers(&self) -> Workers {
+        Workers::new(self.handles.clone())
+    }
+
+    pub(crate) fn stop(self) {
+        for (stop, thread) in self.stops {
+            let _ = stop.send(());
+            thread.join().unwrap();
+        }
+    }
+}
+
 pub(crate) async fn warm(pool: &Pool) {
     timeout(SOON, pool.warm()).await.expect("the floor is met");
 }

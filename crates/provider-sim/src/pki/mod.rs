@@ -121,6 +121,14 @@ impl Pki {
         Ok(Self { options: self.options.clone(), root, intermediate, server, server_key })
     }
 
+    /// New authorities and a new leaf with the same names: whoever trusts the present ones does not trust these.
+    ///
+    /// # Errors
+    /// [`SimError::Issue`], as [`Pki::generate`].
+    pub fn replaced(&self) -> Result<Self, SimError> {
+        Self::generate(self.options.clone())
+    }
+
     /// Leaf and intermediate, as the server sends them.
     pub fn server_chain_pem(&self) -> String {
         format!("{}{}", self.server.pem(), self.intermediate.pem())

@@ -1,14 +1,16 @@
 //! The same provider over HTTP/1.1.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use provider_sim::{Behaviour, HttpVersions};
+use provider_sim::{Behaviour, GoAwayForm, Http1Close, HttpVersions, Target};
 
-use crate::support::World;
+use crate::support::{World, eventually};
 
 async fn connect(world: &World) -> SendRequest<Full<Bytes>> {
     let tls = world.tls(world.config()).await.unwrap();
@@ -88,5 +90,94 @@ async fn goaway_all_closes_idle_connections() {
     world.simulator.goaway_all();
     while client.ready().await.is_ok() {
         tokio::task::yield_now().await;
+    }
+}
+
+async fn closed(client: &mut SendRequest<Full<Bytes>>) {
+    while client.ready().await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_its_time_and_not_while_it_is_busy() {
+    let idle_close = Some(Duration::from_millis(50));
+    let world = World::new(Behaviour { idle_close, ..http11() }).await;
+    let mut client = connect(&world).await;
+    let slow = client.send_request(post(&[("sim-delay-ms", "150")])).await.unwrap();
+    assert_eq!(body(slow).await.unwrap(), "hello", "a request that lasts longer is no idle time");
+    client.ready().await.unwrap();
+    closed(&mut client).await;
+    let never_used = connect(&world).await;
+    eventually(|| world.simulator.ledger().connections_open == 0).await;
+    drop(never_used);
+}
+
+#[tokio::test]
+async fn the_last_response_may_come_without_a_word_about_the_close() {
+    let behaviour = Behaviour { goaway_after_requests: Some(2), http1_close: Http1Close::Silent, ..http11() };
+    let world = World::new(behaviour).await;
+    for orders in [&[][..], &[("sim-body-bytes", "300000")], &[("sim-trailers", "a=1")]] {
+        let mut client = connect(&world).await;
+        for _ in 0..2 {
+            client.ready().await.unwrap();
+            let response = client.send_request(post(orders)).await.unwrap();
+            assert!(!response.headers().contains_key("connection"), "{orders:?}");
+            assert!(!body(response).await.unwrap().is_empty(), "{orders:?}: it comes whole");
+        }
+        closed(&mut client).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_ended_below_http_after_the_response_or_in_its_middle() {
+    let world = World::new(http11()).await;
+    for form in ["reset", "fin", "close_notify", "half_close"] {
+        let mut client = connect(&world).await;
+        let orders = [("sim-goaway", form), ("sim-goaway-at", "after_response")];
+        let response = client.send_request(post(&orders)).await.unwrap();
+        assert!(!response.headers().contains_key("connection"));
+        assert_eq!(body(response).await.unwrap(), "hello", "{form}");
+        closed(&mut client).await;
+
+        for at in ["response_headers", "before_trailers"] {
+            let mut client = connect(&world).await;
+            let orders = [("sim-goaway", form), ("sim-goaway-at", at)];
+            let response = client.send_request(post(&orders)).await.unwrap();
+            assert!(body(response).await.is_err(), "{form} {at}");
+        }
+        for at in ["headers", "request_data"] {
+            let mut client = connect(&world).await;
+            let orders = [("sim-goaway", form), ("sim-goaway-at", at), ("sim-respond", "sink")];
+            assert!(client.send_request(post(&orders)).await.is_err(), "{form} {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn orders_from_outside_end_idle_connections() {
+    for form in [GoAwayForm::CloseNotify, GoAwayForm::Fin, GoAwayForm::Reset, GoAwayForm::HalfClose] {
+        let world = World::new(http11()).await;
+        let mut client = connect(&world).await;
+        body(client.send_request(post(&[])).await.unwrap()).await.unwrap();
+        assert_eq!(world.simulator.end(Target::All, form), 1);
+        closed(&mut client).await;
+    }
+}
+
+#[tokio::test]
+async fn the_version_changes_live_for_new_connections() {
+    let world = World::new(Behaviour::default()).await;
+    let open = world.http2().await;
+    let cases = [
+        (HttpVersions::Http11Only, Some(b"http/1.1".as_slice())),
+        (HttpVersions::NoAlpn, None),
+        (HttpVersions::H2Only, Some(b"h2".as_slice())),
+    ];
+    for (http, expected) in cases {
+        world.simulator.set_behaviour(Behaviour { http, ..Behaviour::default() }).unwrap();
+        let tls = world.tls(world.config()).await.unwrap();
+        assert_eq!(tls.get_ref().1.alpn_protocol(), expected, "{http:?}");
+        assert_eq!(open.get("/").await.unwrap().head.status, 200, "{http:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -26,10 +27,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new(behaviour: Behaviour) -> Self {
+        Self::with(|options| SimulatorOptions { behaviour, ..options }).await
+    }
+
+    pub(crate) async fn with(edit: impl FnOnce(SimulatorOptions) -> SimulatorOptions) -> Self {
         let pki = Arc::new(Pki::generate(PkiOptions::default()).unwrap());
         let client = pki.issue_client(ClientSpec::default()).unwrap();
         let endorsed = vec![client.endorsed()];
-        let options = SimulatorOptions { endorsed, behaviour, ..SimulatorOptions::new(pki.clone()) };
+        let options = edit(SimulatorOptions { endorsed, ..SimulatorOptions::new(pki.clone()) });
         let simulator = Simulator::start(options).await.unwrap();
         Self { pki, client, simulator }
     }
@@ -131,6 +136,16 @@ pub(crate) async fn read(response: Response<RecvStream>) -> Result<Reply, h2::Er
         data_frames += 1;
     }
     Ok(Reply { head, body, trailers: stream.trailers().await?, data_frames })
+}
+
+/// Waits for a condition that others bring about; fails after ten seconds.
+pub(crate) async fn eventually(condition: impl Fn() -> bool) {
+    let holds = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), holds).await.expect("the condition holds in the end");
 }
 
 pub(crate) fn get(path: &str) -> Request<()> {

@@ -64,7 +64,6 @@ enum Stage {
     Body,
     /// Nothing more comes.
     Parked,
-    Trailers,
     Done,
 }
 
@@ -143,8 +142,9 @@ impl Reply {
                 self.state.connection.shared.books.resets.add(1);
                 return Poll::Ready(Some(Err(io::Error::other("broken off by plan"))));
             }
-            self.stage = Stage::Trailers;
             if !self.plan.trailers.is_empty() {
+                // The library does not ask again after them.
+                self.done();
                 return Poll::Ready(Some(Ok(Frame::trailers(std::mem::take(&mut self.plan.trailers)))));
             }
         }
@@ -182,7 +182,7 @@ impl http_body::Body for Reply {
             }
             Stage::Parked => return Poll::Pending,
             Stage::Body => {}
-            Stage::Trailers | Stage::Done => return this.complete(),
+            Stage::Done => return this.complete(),
         }
         match &mut this.halt {
             Halt::Stall { after } if this.sent >= *after => return Poll::Pending,
@@ -205,8 +205,8 @@ impl http_body::Body for Reply {
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
                 this.sent += length;
                 this.state.connection.shared.books.body_bytes_sent.add(length);
-                // The library does not ask again once it has as many bytes as were announced.
-                if this.length == Some(this.sent) {
+                // The library does not ask again once it has as many bytes as were announced, or trailers.
+                if this.length == Some(this.sent) || frame.is_trailers() {
                     this.done();
                 }
                 Poll::Ready(Some(Ok(frame)))

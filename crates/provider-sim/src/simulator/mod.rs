@@ -1,35 +1,22 @@
-//! Owns the life of the server: listening, accepting, live changes, the end. It does not own what happens on a
+//! Owns what others may ask of a running server. It does not own how it is done, nor what happens on a
 //! connection.
 
+mod shared;
+
+pub(crate) use shared::{Live, Shared};
+
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
-use rustls::ServerConfig;
-use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
 use crate::behaviour::{Behaviour, GoAwayForm};
-use crate::door::{AddressLedger, Door, Listening};
-use crate::ending::Ending;
-use crate::ledger::{Account, Books, Ledger};
-use crate::registry::{Registry, Target};
-use crate::tls::{Endorsed, Sessions, server_config};
-use crate::{Pki, SimError, serve};
-
-/// How often another free port is tried when the one of the first address is taken at a further one.
-const PORT_ATTEMPTS: u32 = 20;
-/// Out of file descriptors lasts a while; do not spin on it.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
-/// Response bodies are slices of one shared block.
-const FILLER_BYTES: usize = 64 * 1024;
+use crate::door::{AddressLedger, Listening};
+use crate::ledger::{Account, Ledger};
+use crate::registry::Target;
+use crate::script::{Playing, Rotation, Script};
+use crate::tls::{Endorsed, Sessions};
+use crate::{Pki, SimError, script};
 
 /// What [`Simulator::start`] needs.
 #[derive(Clone, Debug)]
@@ -78,37 +65,17 @@ impl Simulator {
     /// Outside a tokio runtime with IO and time enabled.
     pub async fn start(options: SimulatorOptions) -> Result<Self, SimError> {
         options.behaviour.validate()?;
-        let doors = open_doors(&options)?;
-        let sessions = Sessions::new();
-        let endorsed = Arc::new(options.endorsed);
-        let tls = server_config(&options.pki, &options.behaviour, &endorsed, &sessions)?;
-        let live = Live { behaviour: options.behaviour, pki: options.pki, endorsed, sessions, tls };
-        let shared = Arc::new(Shared {
-            books: Arc::new(Books::default()),
-            live: watch::Sender::new(Arc::new(live)),
-            registry: Registry::new(options.seed),
-            doors,
-            changing: Mutex::new(()),
-            connections: AtomicU64::new(0),
-            stop: CancellationToken::new(),
-            filler: Bytes::from(vec![b'.'; FILLER_BYTES]),
-            seed: options.seed,
-            tasks: TaskTracker::new(),
-        });
-        for door in &shared.doors {
-            shared.tasks.spawn(accept_loop(door.clone(), shared.clone()));
-        }
-        Ok(Self { shared })
+        Ok(Self { shared: Shared::start(options)? })
     }
 
     /// Where it listens; with several addresses the first.
     pub fn addr(&self) -> SocketAddr {
-        self.shared.doors[0].addr
+        self.shared.doors()[0].addr
     }
 
     /// All addresses that it listens on, in the order of [`SimulatorOptions`]. The port is the same.
     pub fn addrs(&self) -> Vec<SocketAddr> {
-        self.shared.doors.iter().map(|door| door.addr).collect()
+        self.shared.doors().iter().map(|door| door.addr).collect()
     }
 
     /// The behaviour now.
@@ -162,7 +129,30 @@ impl Simulator {
     /// # Errors
     /// As [`endorse`](Self::endorse).
     pub fn forget_sessions(&self) -> Result<(), SimError> {
-        self.shared.change(|live| live.sessions = Sessions::new())
+        self.shared.forget_sessions()
+    }
+
+    /// Replaces the server's certificate by a newly made one, for new connections, and returns the new PKI.
+    /// Tickets of before are worth nothing any more. Makes keys, which takes a while with RSA: not for a worker
+    /// that carries requests.
+    ///
+    /// # Errors
+    /// [`SimError::Issue`], which the present certificate has already proven not to happen.
+    pub fn rotate_certificate(&self, rotation: Rotation) -> Result<Arc<Pki>, SimError> {
+        self.shared.rotate(rotation)
+    }
+
+    /// The certificates now.
+    pub fn pki(&self) -> Arc<Pki> {
+        self.shared.live.borrow().pki.clone()
+    }
+
+    /// Plays a script from its beginning, beside whatever else is asked of the simulator.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn play(&self, script: &Script) -> Playing {
+        script::play(self.shared.clone(), script)
     }
 
     /// The books now.
@@ -234,7 +224,7 @@ impl Simulator {
 
     /// What becomes of new connections now, at the first address.
     pub fn listening(&self) -> Listening {
-        self.shared.doors[0].listening()
+        self.shared.doors()[0].listening()
     }
 
     /// Goes away and comes back on the same port: refuses new connections, resets all open ones, waits, and
@@ -274,122 +264,4 @@ impl fmt::Debug for Simulator {
             .field("ledger", &self.ledger())
             .finish_non_exhaustive()
     }
-}
-
-/// What can change while the server runs; replaced as a whole.
-#[derive(Clone)]
-pub(crate) struct Live {
-    pub(crate) behaviour: Behaviour,
-    pub(crate) endorsed: Arc<Vec<Endorsed>>,
-    pub(crate) tls: Arc<ServerConfig>,
-    pub(crate) pki: Arc<Pki>,
-    pub(crate) sessions: Arc<Sessions>,
-}
-
-/// What all connections share.
-pub(crate) struct Shared {
-    pub(crate) books: Arc<Books>,
-    pub(crate) live: watch::Sender<Arc<Live>>,
-    pub(crate) registry: Registry,
-    pub(crate) stop: CancellationToken,
-    pub(crate) filler: Bytes,
-    pub(crate) seed: u64,
-    pub(crate) tasks: TaskTracker,
-    /// Never empty.
-    doors: Vec<Arc<Door>>,
-    /// One change at a time: a change reads, edits and publishes.
-    changing: Mutex<()>,
-    /// Accepted so far, over all addresses.
-    connections: AtomicU64,
-}
-
-impl Shared {
-    pub(crate) fn change(&self, edit: impl FnOnce(&mut Live)) -> Result<(), SimError> {
-        let _one_at_a_time = self.changing.lock();
-        let mut live = Live::clone(&self.live.borrow());
-        edit(&mut live);
-        live.tls = server_config(&live.pki, &live.behaviour, &live.endorsed, &live.sessions)?;
-        self.live.send_replace(Arc::new(live));
-        Ok(())
-    }
-
-    pub(crate) fn end(&self, target: Target, form: GoAwayForm) -> usize {
-        let ending = Ending::in_form(&self.live.borrow().behaviour, form);
-        self.registry.order(target, &ending)
-    }
-
-    pub(crate) fn set_listening(&self, at: Option<IpAddr>, listening: Listening) -> Result<(), SimError> {
-        for door in self.doors.iter().filter(|door| at.is_none_or(|at| door.addr.ip() == at)) {
-            door.set(listening).map_err(|source| SimError::Listen { addr: door.addr, source })?;
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn restart(&self, down: Duration) -> Result<(), SimError> {
-        self.set_listening(None, Listening::Refusing)?;
-        self.end(Target::All, GoAwayForm::Reset);
-        self.change(|live| live.sessions = Sessions::new())?;
-        tokio::time::sleep(down).await;
-        self.set_listening(None, Listening::Accepting)
-    }
-
-    fn door(&self, address: IpAddr) -> Option<&Arc<Door>> {
-        self.doors.iter().find(|door| door.addr.ip() == address)
-    }
-}
-
-/// All addresses with one port. A port that the system chose for the first may be taken at another.
-fn open_doors(options: &SimulatorOptions) -> Result<Vec<Arc<Door>>, SimError> {
-    let attempts = if options.listen.port() == 0 { PORT_ATTEMPTS } else { 1 };
-    let mut attempt = 1;
-    loop {
-        match open_doors_once(options) {
-            Err(SimError::Listen { source, .. })
-                if source.kind() == io::ErrorKind::AddrInUse && attempt < attempts =>
-            {
-                attempt += 1;
-            }
-            result => return result,
-        }
-    }
-}
-
-fn open_doors_once(options: &SimulatorOptions) -> Result<Vec<Arc<Door>>, SimError> {
-    let open = |addr| Door::open(addr).map(Arc::new).map_err(|source| SimError::Listen { addr, source });
-    let mut doors = vec![open(options.listen)?];
-    for &address in &options.also_listen {
-        doors.push(open(SocketAddr::new(address, doors[0].addr.port()))?);
-    }
-    Ok(doors)
-}
-
-async fn accept_loop(door: Arc<Door>, shared: Arc<Shared>) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = shared.stop.cancelled() => return,
-            accepted = door.accept() => accepted,
-        };
-        match accepted {
-            Ok(tcp) => spawn_connection(tcp, &door, &shared),
-            Err(error) => {
-                tracing::warn!(%error, "the simulated provider cannot accept");
-                tokio::select! {
-                    biased;
-                    () = shared.stop.cancelled() => return,
-                    () = tokio::time::sleep(ACCEPT_BACK_OFF) => {}
-                }
-            }
-        }
-    }
-}
-
-fn spawn_connection(tcp: TcpStream, door: &Arc<Door>, shared: &Arc<Shared>) {
-    // Best effort: without it responses are only slower.
-    let _ = tcp.set_nodelay(true);
-    let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
-    // Registered here and not in the task, so that no order after `accept` is missed.
-    let orders = shared.registry.enter(number, door.addr.ip());
-    let connection = serve::Connection::new(number, shared.clone(), door.clone());
-    shared.tasks.spawn(serve::run(tcp, connection, orders));
 }
