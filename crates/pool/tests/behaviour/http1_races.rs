@@ -210,7 +210,6 @@ async fn under_closes_at_random_the_books_balance() {
     const CALLERS: u64 = 8;
     const EACH: u64 = 250;
     let seed = fastrand::u64(..);
-    println!("seed {seed}");
     let books = Arc::new(Books::default());
     let port = closes_at_random(seed, books.clone()).await;
     let a = client("CUSTOMER-0001-SBX");
@@ -229,7 +228,10 @@ async fn under_closes_at_random_the_books_balance() {
                         .send(request("POST", &[], Chunks::of(&[id])), &options(), &mut Journey::default())
                         .await;
                     let outcome = match answer {
-                        Ok(response) => match timeout(SOON, response.into_body().collect()).await.unwrap() {
+                        Ok(response) => match timeout(SOON, response.into_body().collect())
+                            .await
+                            .unwrap_or_else(|_| panic!("seed {seed}: {id} hangs"))
+                        {
                             Ok(body) => Ok(body.to_bytes()),
                             Err(_) => Err(None),
                         },
