@@ -17,11 +17,10 @@ use tokio::time::Instant;
 
 use super::{
     Manager,
-    stream::{Passed, Probe, Signs},
+    stream::{Passed, Signs, Watch},
 };
 use crate::{
     connection::{Link, State},
-    passport::Counted,
     send::BoxError,
     status::CauseOfDeath,
 };
@@ -40,13 +39,13 @@ const READYING: Duration = Duration::from_millis(100);
 /// A connection that bb8 lends.
 pub(crate) struct Http1Connection {
     sender: Sender,
-    probe: Arc<Probe<Counted>>,
+    watch: Arc<dyn Watch>,
     link: Arc<Link>,
 }
 
 impl Http1Connection {
-    pub(super) fn new(sender: Sender, probe: Arc<Probe<Counted>>, link: Arc<Link>) -> Self {
-        Self { sender, probe, link }
+    pub(super) fn new(sender: Sender, watch: Arc<dyn Watch>, link: Arc<Link>) -> Self {
+        Self { sender, watch, link }
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -60,7 +59,7 @@ impl Http1Connection {
 
     /// The socket says that it ended, whether or not its task has come to notice.
     pub(super) fn has_ended(&self) -> bool {
-        self.probe.signs() == Signs::Ended
+        self.watch.signs() == Signs::Ended
     }
 }
 
@@ -96,7 +95,7 @@ impl Loan {
     pub(crate) async fn fitness(&self) -> Fitness {
         let began = Instant::now();
         loop {
-            match self.connection.probe.signs() {
+            match self.connection.watch.signs() {
                 Signs::Quiet => break,
                 Signs::Ended => return Fitness::Ended,
                 Signs::Unread if began.elapsed() > SETTLING => return Fitness::Spoilt,
@@ -117,7 +116,7 @@ impl Loan {
 
     /// What passed on it so far.
     pub(crate) fn passed(&self) -> Passed {
-        self.connection.probe.passed()
+        self.connection.watch.passed()
     }
 
     /// Hands a request to hyper; `Err` gives it back where the connection is closing.

@@ -158,3 +158,6 @@ impl bb8::ManageConnection for Manager {
 fn protocol_error(e: &hyper::Error) -> DialError {
     DialError::Protocol { detail: e.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

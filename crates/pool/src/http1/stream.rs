@@ -28,7 +28,7 @@ pub(super) struct Listening<S>(Arc<Mutex<Inner<S>>>);
 
 /// The half that stays with the connection. Both are used from few places at a time; the lock is held for one call.
 #[derive(Debug)]
-pub(crate) struct Probe<S>(Arc<Mutex<Inner<S>>>);
+pub(super) struct Probe<S>(Arc<Mutex<Inner<S>>>);
 
 #[derive(Debug)]
 struct Inner<S> {
@@ -51,7 +51,7 @@ pub(crate) struct Passed {
 
 /// What the socket of an idle connection says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signs {
+pub(super) enum Signs {
     /// Nothing has arrived: it is as it was left.
     Quiet,
     /// Something has arrived that nobody has read yet: the end of TLS, a ticket, or what nobody asked for.
@@ -67,21 +67,24 @@ pub(super) fn listening<S>(stream: S) -> (Listening<S>, Probe<S>) {
     (Listening(inner.clone()), Probe(inner))
 }
 
-impl<S> Probe<S> {
+/// What whoever lends a connection may know of its stream.
+pub(super) trait Watch: Send + Sync {
+    /// What the socket says, asked now.
+    fn signs(&self) -> Signs;
     /// What passed so far.
-    pub(crate) fn passed(&self) -> Passed {
-        self.0.lock().passed
-    }
+    fn passed(&self) -> Passed;
+}
 
+impl<S> Probe<S> {
     /// The TLS reason for the end of the stream, if there was one.
     pub(super) fn fault(&self) -> Option<TlsFault> {
         self.0.lock().fault.clone()
     }
 }
 
-impl Probe<Counted> {
+impl Watch for Probe<Counted> {
     /// Asks the kernel, not the reactor: what arrived a moment ago may not have been polled for yet.
-    pub(super) fn signs(&self) -> Signs {
+    fn signs(&self) -> Signs {
         let inner = self.0.lock();
         let Some(stream) = &inner.stream else { return Signs::Ended };
         match stream.get_ref().get_ref().0.get_ref().peek() {
@@ -90,6 +93,10 @@ impl Probe<Counted> {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Signs::Quiet,
             Err(_) => Signs::Ended,
         }
+    }
+
+    fn passed(&self) -> Passed {
+        self.0.lock().passed
     }
 }
 
@@ -182,7 +189,7 @@ mod tests {
             drop(far);
             let (mut stream, probe) = listening(near);
             stream.write_all(&vec![0; len]).await.unwrap();
-            assert_eq!(probe.passed().written, written, "{len} bytes");
+            assert_eq!(probe.0.lock().passed.written, written, "{len} bytes");
         }
     }
 
@@ -193,6 +200,6 @@ mod tests {
         stream.write_all(b"request").await.unwrap();
         far.write_all(b"response").await.unwrap();
         stream.read_exact(&mut [0; 8]).await.unwrap();
-        assert_eq!(probe.passed(), Passed { written: 7, read: 8 });
+        assert_eq!(probe.0.lock().passed, Passed { written: 7, read: 8 });
     }
 }

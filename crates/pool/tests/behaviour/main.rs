@@ -7,6 +7,7 @@ mod frames;
 mod habits;
 mod http1;
 mod http1_life;
+mod http1_races;
 mod http2;
 mod nameserver;
 mod passports;

@@ -335,3 +335,32 @@ where
     });
     port
 }
+
+/// Reads one request to its end; `None` when the connection ended or said nothing for so long.
+pub(crate) async fn read_request(
+    tls: &mut tokio_rustls::server::TlsStream<TcpStream>,
+    patience: Duration,
+) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(patience, tls.read_u8()).await.ok()?.ok()?);
+    }
+    let text = String::from_utf8_lossy(&head).to_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |n| n.trim().parse().unwrap())];
+    tls.read_exact(&mut body).await.ok()?;
+    if text.contains("transfer-encoding: chunked") {
+        while !body.ends_with(b"0\r\n\r\n") {
+            body.push(tls.read_u8().await.ok()?);
+        }
+    }
+    Some(body)
+}
+
+pub(crate) async fn answer(tls: &mut tokio_rustls::server::TlsStream<TcpStream>, body: &[u8]) {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    let _ = tls.write_all(&[head.as_bytes(), body].concat()).await;
+    let _ = tls.flush().await;
+}
+
+pub(crate) const PATIENT: Duration = Duration::from_secs(3600);
