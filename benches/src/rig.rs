@@ -12,7 +12,9 @@ use gateway::{
     grpc::Health,
     telemetry::{AccessLogTarget, Catalog, CatalogRoute, Metrics, Recorder, RecorderOptions},
 };
-use pool::{Pool, PoolConfig, PoolKey, PoolSpec, RetryPolicy, Target, Timeouts, Unobserved, Workers};
+use pool::{
+    Obituaries, Pool, PoolConfig, PoolKey, PoolSpec, RetryPolicy, Target, Timeouts, Unobserved, Workers,
+};
 use provider_sim::KeyAlgorithm;
 use tls_core::{Generation, HandshakeFacts};
 use tokio::io::{DuplexStream, duplex};
@@ -120,6 +122,7 @@ fn spec(generation: Arc<Generation>) -> PoolSpec {
         seed: 0,
         workers: Workers::current(),
         observer: Arc::new(Unobserved),
+        obituaries: Obituaries::new(Arc::new(tls_core::SystemClock)),
     }
 }
 

@@ -198,7 +198,9 @@ impl ErrorCode {
             SendErrorKind::QueueTimeout { .. } => Self::QueueTimeout,
             SendErrorKind::ResponseTimeout { .. } => Self::ResponseTimeout,
             SendErrorKind::IdleTimeout { .. } => Self::IdleTimeout,
-            SendErrorKind::TotalTimeout { .. } => Self::DeadlineExceeded,
+            SendErrorKind::TotalTimeout { .. } | SendErrorKind::DeadlineUnreachable { .. } => {
+                Self::DeadlineExceeded
+            }
             SendErrorKind::ProviderReset { .. } => Self::ProviderReset,
             SendErrorKind::CallerGone { .. } => Self::CallerGone,
             SendErrorKind::BodyTooLarge { .. } => Self::BodyTooLarge,

@@ -13,10 +13,12 @@ use tokio::{
 };
 
 use crate::{
-    Pool, PoolSpec,
-    connection::{Birth, Driver, Limits, Link, wire},
+    Pool, PoolConfig, PoolSpec,
+    connection::{Birth, Driver, Limits, Link, PingAnswers, wire},
     dns::Directory,
     hub::{Hub, Preference, StreamLease},
+    passport::Records,
+    send::Sending,
     status::DialPhases,
     status::Protocol,
     supervisor::{Context, next_id},
@@ -38,7 +40,7 @@ impl Leases {
         connections: usize,
         streams: u32,
     ) -> Self {
-        let hub = Hub::new(generation.clone(), 0);
+        let hub = Hub::new(generation.clone(), &PoolConfig { queue_capacity: 0, ..PoolConfig::default() });
         let links = (0..connections)
             .map(|worker| {
                 let link = Link::new(birth(&generation, worker, facts.clone()), None);
@@ -78,16 +80,19 @@ pub async fn pool_over<S>(spec: PoolSpec, streams: Vec<(S, HandshakeFacts)>) -> 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let hub = Hub::new(spec.generation.clone(), spec.config.queue_capacity);
+    let hub = Hub::new(spec.generation.clone(), &spec.config);
+    let records = Records::new(&spec.key.environment, spec.obituaries);
     let context = Arc::new(Context {
         key: spec.key,
         directory: Directory::silent(spec.target.place()),
+        sending: Sending::new(&spec.config),
         target: spec.target,
         config: spec.config,
         timeouts: spec.timeouts,
         hub: hub.clone(),
         workers: spec.workers,
         observer: spec.observer,
+        records,
     });
     let mut links = Vec::with_capacity(streams.len());
     for (worker, (stream, facts)) in streams.into_iter().enumerate() {
@@ -96,18 +101,15 @@ where
         let (sender, connection) =
             context.h2_settings().handshake(stream).await.map_err(|e| e.to_string())?;
         let link = Link::new(birth, Some(sender));
-        let limits = Limits {
-            max_streams: context.config.max_streams,
-            ping_interval: context.config.ping_interval,
-            ping_timeout: context.config.ping_timeout,
-        };
+        let limits =
+            Limits { max_streams: context.config.max_streams, ping_timeout: context.config.ping_timeout };
         let mut driver =
             Driver::new(connection, handle, link.clone(), limits, hub.clone(), context.observer.clone())
                 .map_err(|e| e.to_string())?;
-        driver.until_proved().await.map_err(|ended| ended.detail)?;
+        driver.until_pong().await.map_err(|ended| ended.detail)?;
         link.proved(DialPhases::default());
         hub.register(link.clone());
-        tokio::spawn(driver.until_ended());
+        tokio::spawn(driver.until_ended(PingAnswers::Expected));
         links.push(link);
     }
     hub.publish(links);

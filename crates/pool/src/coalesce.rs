@@ -35,6 +35,8 @@ struct Inner<S> {
     gathered: BytesMut,
     /// Something was written that may still wait inside the transport (TLS keeps records the socket had no room for).
     unflushed: bool,
+    /// A write found no room, and none has been made since.
+    blocked: bool,
     /// The transport takes no more; what is still written is let go, and only reading goes on: an alert or a
     /// GOAWAY that says why usually waits there.
     deaf: bool,
@@ -42,8 +44,13 @@ struct Inner<S> {
 
 /// Splits a stream into the half for the connection and the half for its driver.
 pub fn coalesce<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (Coalesced<S>, Drain<S>) {
-    let inner =
-        Arc::new(Mutex::new(Inner { stream, gathered: BytesMut::new(), unflushed: false, deaf: false }));
+    let inner = Arc::new(Mutex::new(Inner {
+        stream,
+        gathered: BytesMut::new(),
+        unflushed: false,
+        blocked: false,
+        deaf: false,
+    }));
     (Coalesced(inner.clone()), Drain(inner))
 }
 
@@ -52,6 +59,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drain<S> {
     /// A failed write makes the stream deaf; the read side tells how it ended.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.lock().poll_drain(cx)
+    }
+
+    /// The last write found no room: whoever writes may have kept something.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.0.lock().blocked
     }
 
     /// The transport refused a write: whatever was not sent yet never will be.
@@ -93,7 +106,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.gathered.len() >= GATHER_LIMIT { self.poll_write_out(cx) } else { Poll::Ready(()) }
+        let room =
+            if self.gathered.len() >= GATHER_LIMIT { self.poll_write_out(cx) } else { Poll::Ready(()) };
+        self.blocked = room.is_pending();
+        room
     }
 
     fn gather(&mut self, data: &[u8]) {

@@ -26,6 +26,10 @@ pub struct PoolConfig {
     /// Most requests waiting for a stream at once. Range 0..=100 000. Default 1024: at 1 ms per request and
     /// 200 streams that is five milliseconds of work, so a longer queue only hides an outage.
     pub queue_capacity: u32,
+    /// Places in the queue that each caller may fill even when the queue is full of others': the newest waiter of
+    /// the caller that has most gives way. Range 0..=1000. Default 8, so that one caller's flood cannot keep another
+    /// from waiting for a stream at all.
+    pub queue_reserved: u32,
     /// Age at which a connection is replaced, make-before-break. Each connection draws its own age from
     /// `max_age` ± 20 %. Range 10 s..=24 h. Default 30 min, so that addresses and certificates are looked at
     /// again regularly.
@@ -47,7 +51,8 @@ pub struct PoolConfig {
     /// Pause between dials after the provider refused our certificate: redialling cannot mend it, and the
     /// provider may count it as an attack. Default 30 s.
     pub identity_fault_pause: Duration,
-    /// Most bytes of a request body held for a possible replay. Range 0..=16 MiB. Default 64 KiB.
+    /// Most bytes of a request body held for a possible replay; each piece counts 96 bytes more, the first one aside.
+    /// Range 0..=16 MiB. Default 64 KiB.
     pub replay_buffer_bytes: usize,
     /// Most bytes held for replays by all requests of this pool together. Default 64 MiB.
     pub replay_buffer_total_bytes: usize,
@@ -58,6 +63,18 @@ pub struct PoolConfig {
     /// Range 1 MiB..=256 MiB. Default 32 MiB: more than
     /// `max_streams` windows, so that callers who do not read never stall the others.
     pub connection_window_bytes: u32,
+    /// Streams that may be reset on one connection within 30 seconds; half of them at once. Above that, streams that
+    /// nobody wants any more run out, for at most 10 s. Range 2..=100 000. Default 180: servers built on netty end a
+    /// connection at 200.
+    pub resets_per_30s: u32,
+    /// Whether the last-stream-id of the provider's GOAWAY is believed. Default: believed.
+    pub last_stream_id: LastStreamId,
+    /// Replays of what may have been processed, in percent of the requests of the last 10 seconds. Only for
+    /// [`RetryPolicy::Idempotent`]; what provably was not processed is never charged. Range 0..=100. Default 20, as
+    /// Finagle has it: enough for one connection of a few, too little to double the load of a provider in trouble.
+    pub retry_budget_percent: u32,
+    /// Such replays allowed per second besides, so that quiet environments have some too. Range 0..=1000. Default 10.
+    pub retry_budget_min_per_second: u32,
     /// Largest response header list accepted. Range 4 KiB..=1 MiB. Default 64 KiB.
     pub max_response_header_bytes: u32,
     /// Whether limits that the provider enforces without saying so (requests, age or idle time per connection) are
@@ -86,6 +103,7 @@ impl Default for PoolConfig {
             max_connections: 8,
             max_streams: 100,
             queue_capacity: 1024,
+            queue_reserved: 8,
             max_age: Duration::from_secs(30 * 60),
             idle_shrink: Duration::from_secs(60),
             ping_interval: Duration::from_secs(30),
@@ -98,6 +116,10 @@ impl Default for PoolConfig {
             replay_buffer_total_bytes: 64 * 1024 * 1024,
             stream_window_bytes: 256 * 1024,
             connection_window_bytes: 32 * 1024 * 1024,
+            resets_per_30s: 180,
+            last_stream_id: LastStreamId::Trusted,
+            retry_budget_percent: 20,
+            retry_budget_min_per_second: 10,
             max_response_header_bytes: 64 * 1024,
             learned_limits: LearnedLimitsMode::On,
             retest_after: Duration::from_secs(600),
@@ -118,6 +140,18 @@ pub enum LearnedLimitsMode {
     On,
     /// Replace connections when they end.
     Off,
+}
+
+/// Whether a provider's last-stream-id is believed (RFC 9113 §6.8): everything above it was not processed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastStreamId {
+    /// It is: such requests are sent again, whatever their method.
+    #[default]
+    Trusted,
+    /// Only where being wrong does no harm. Some servers' last-stream-id lags behind what they delivered
+    /// (nghttp2#2870): a call that is not idempotent then counts as one that may have been processed.
+    DistrustedUnlessIdempotent,
 }
 
 /// How long each phase may take. The names are those of the configuration and of the error codes.

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use tls_core::TlsFault;
 
 use crate::{
-    journey::Journey,
+    journey::{Journey, Phase},
     verdict::{RetrySafe, Verdict},
 };
 
@@ -151,6 +151,16 @@ pub enum SendErrorKind {
         /// How long it waited.
         after: Duration,
     },
+    /// The deadline would pass before a stream becomes free.
+    #[error(
+        "a stream would become free in about {estimate:?}, but only {left:?} are left until the deadline"
+    )]
+    DeadlineUnreachable {
+        /// How long it would have to wait, by how fast the queue moves now.
+        estimate: Duration,
+        /// What the deadline leaves.
+        left: Duration,
+    },
     /// The provider sent no response header in time.
     #[error("the provider sent no response within {after:?}")]
     ResponseTimeout {
@@ -217,14 +227,42 @@ pub struct SendError {
 pub enum BodyError {
     /// The provider reset the stream or the connection ended.
     #[error("the provider cut the response: {0}")]
-    Cut(String),
+    Cut(ResponseCut),
     /// The caller's own body ended early, so the exchange cannot go on.
     #[error("the caller's request body ended early")]
     CallerGone,
+    /// The caller sent no byte of its own body for too long, after the response had begun.
+    #[error("the caller sent no byte of its request body for {0:?}")]
+    CallerStalled(Duration),
+    /// The caller's own body is larger than allowed, which showed after the response had begun.
+    #[error("the request body is larger than {limit} bytes")]
+    BodyTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The caller did not read the response for too long.
+    #[error("the caller read no byte of the response for {0:?}")]
+    Unread(Duration),
     /// The deadline of the whole exchange passed.
     #[error("the exchange did not end before its deadline")]
     Deadline,
-    /// No byte arrived for too long.
-    #[error("no byte of the response arrived for {0:?}")]
+    /// No byte moved for too long because of the provider: none of the response arrived, or it took none of the request.
+    #[error("the provider moved no byte for {0:?}")]
     Idle(Duration),
+}
+
+/// How a response was cut.
+#[derive(Clone, Debug)]
+pub struct ResponseCut {
+    /// [`Phase::ResponseBody`], or [`Phase::Trailers`] where the body was complete.
+    pub phase: Phase,
+    /// What h2 or hyper reported.
+    pub detail: String,
+}
+
+impl std::fmt::Display for ResponseCut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place = if self.phase == Phase::Trailers { "before its trailers" } else { "in its body" };
+        write!(f, "{place}: {}", self.detail)
+    }
 }

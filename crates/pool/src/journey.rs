@@ -17,6 +17,50 @@ impl std::fmt::Display for ConnectionId {
     }
 }
 
+/// How far an exchange came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It waits for a stream, or its stream was taken back unopened.
+    #[default]
+    Waiting,
+    /// Its header was handed over, and nothing of its body.
+    Headers,
+    /// Its body is on the way, trailers included.
+    RequestBody,
+    /// All of it was handed over; the response's header has not come.
+    ResponseHeader,
+    /// The response's body is on the way.
+    ResponseBody,
+    /// The response's body is complete; its trailers, or its end, have not come.
+    Trailers,
+}
+
+impl Phase {
+    /// All phases, for registering metrics.
+    pub const ALL: [Phase; 6] = [
+        Self::Waiting,
+        Self::Headers,
+        Self::RequestBody,
+        Self::ResponseHeader,
+        Self::ResponseBody,
+        Self::Trailers,
+    ];
+
+    /// The metric label and log word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Headers => "headers",
+            Self::RequestBody => "request_body",
+            Self::ResponseHeader => "response_header",
+            Self::ResponseBody => "response_body",
+            Self::Trailers => "trailers",
+        }
+    }
+}
+
 /// The way of one request through the pool. Times are zero for phases that did not occur.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Journey {
@@ -40,6 +84,8 @@ pub struct Journey {
     pub send: Duration,
     /// From the lease to the response's header (last attempt).
     pub ttfb: Duration,
+    /// How far it came: the phase it is in, or failed in (last attempt).
+    pub phase: Phase,
     /// Bytes of the request's body taken from the caller until the response's header arrived.
     pub body_bytes: u64,
 }

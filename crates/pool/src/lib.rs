@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod dial;
 mod dns;
+mod drift;
 mod error;
 mod health;
 mod http1;
@@ -19,26 +20,36 @@ mod journey;
 mod key;
 mod learned;
 mod observe;
+mod passport;
 mod pool;
+mod queue;
 mod send;
 mod status;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 mod verdict;
 pub mod workers;
 
-pub use config::{LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
-pub use connection::{Event, Illegal, State};
+pub use config::{LastStreamId, LearnedLimitsMode, PoolConfig, RetryPolicy, Timeouts};
+pub use connection::{Announced, Event, Illegal, Proof, Setting, State};
 pub use dial::{HostPort, Target};
-pub use error::{BodyError, DialError, SendError, SendErrorKind};
+pub use drift::{DriftChange, DriftField, DriftKind, DriftSeverity, DriftValue};
+pub use error::{BodyError, DialError, ResponseCut, SendError, SendErrorKind};
 pub use health::{Expected, Health, HealthCheck};
-pub use journey::{ConnectionId, Journey};
+pub use journey::{ConnectionId, Journey, Phase};
 pub use key::PoolKey;
 pub use learned::LearnedLimits;
 pub use observe::{DialReport, Observer, Unobserved};
+pub use passport::{
+    DialTimes, GoAwaySeen, Micros, Obituaries, Obituary, ObituaryFilter, PassportStatus, PingMicros,
+    PingTimes, Prefix, RemoteAddress, ShortText, UnixMicros,
+};
 pub use pool::{Cut, Pool, PoolSpec};
+pub use queue::Caller;
 pub use send::{BoxError, ResponseBody, SendOptions, TimeForm, TimeLeft};
 pub use status::{
-    AddressStatus, BreakerStatus, CauseOfDeath, ConnectionStatus, DialFailureStatus, DialPhases,
+    AddressStatus, BreakerStatus, CauseOfDeath, ConnectionStatus, DRIFT_SHOWN, DialFailureStatus, DialPhases,
     GenerationRole, LearnedStatus, PoolStatus, PoolTotals, Protocol, ResolutionStatus,
 };
 pub use supervisor::BreakerState;

@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use crate::{
+    drift::DriftField,
     journey::ConnectionId,
     status::{CauseOfDeath, DialPhases},
     supervisor::BreakerState,
@@ -39,6 +40,12 @@ pub trait Observer: Send + Sync + 'static {
     fn goaway(&self, connection: ConnectionId, error_code: u32);
     /// A request was sent again, or was not, by this verdict.
     fn retried(&self, verdict: Verdict);
+    /// The provider changed in this respect.
+    fn drifted(&self, field: DriftField);
+    /// A replay that the route's policy allows was not made: the retry budget is used up.
+    fn retry_denied(&self) {}
+    /// A request failed although the provider provably did not process it and its body was still held. Stays 0.
+    fn unprocessed_lost(&self) {}
     /// The breaker came to this state.
     fn breaker(&self, _state: BreakerState) {}
 }
@@ -52,4 +59,5 @@ impl Observer for Unobserved {
     fn closed(&self, _: ConnectionId, _: CauseOfDeath, _: u64) {}
     fn goaway(&self, _: ConnectionId, _: u32) {}
     fn retried(&self, _: Verdict) {}
+    fn drifted(&self, _: DriftField) {}
 }

@@ -16,13 +16,15 @@ use crate::{
     config::{PoolConfig, Timeouts},
     dial::Target,
     dns::{Directory, SystemResolver},
+    drift::DriftChange,
     error::SendError,
     hub::Hub,
     journey::Journey,
     key::PoolKey,
     observe::Observer,
-    send::{BoxError, ResponseBody, SendOptions, send},
-    status::{BreakerStatus, DialFailureStatus, LearnedStatus, PoolStatus},
+    passport::{Obituaries, Records},
+    send::{BoxError, ResponseBody, SendOptions, Sending, Sweeper, send},
+    status::{BreakerStatus, DRIFT_SHOWN, DialFailureStatus, LearnedStatus, PoolStatus},
     supervisor::{Context, Supervisor},
     verdict::{RetrySafe, Verdict},
     workers::Workers,
@@ -46,6 +48,8 @@ pub struct PoolSpec {
     pub workers: Workers,
     /// Who hears of events.
     pub observer: Arc<dyn Observer>,
+    /// Where dead connections are remembered; one for all pools of the process.
+    pub obituaries: Arc<Obituaries>,
 }
 
 /// Warm, proven connections to one environment. Cheap to clone; all clones are the same pool.
@@ -73,7 +77,8 @@ impl Pool {
     /// begins at once.
     #[must_use]
     pub fn start(spec: PoolSpec, control: &Handle) -> Self {
-        let hub = Hub::new(spec.generation, spec.config.queue_capacity);
+        let hub = Hub::new(spec.generation, &spec.config);
+        let records = Records::new(&spec.key.environment, spec.obituaries);
         let waking = hub.clone();
         let directory = Directory::start(
             spec.target.place(),
@@ -85,13 +90,16 @@ impl Pool {
         let context = Arc::new(Context {
             key: spec.key,
             directory,
+            sending: Sending::new(&spec.config),
             target: spec.target,
             config: spec.config,
             timeouts: spec.timeouts,
             hub,
             workers: spec.workers,
             observer: spec.observer,
+            records,
         });
+        Sweeper::start(&context, control);
         let supervisor = Supervisor::new(context.clone(), spec.seed);
         let task = control.spawn(supervisor.run());
         Self { context, supervisor: Arc::new(Mutex::new(Some(task))) }
@@ -112,8 +120,9 @@ impl Pool {
     /// [`SendError`] says why there is no response, whether a retry is safe, and what happened on the way.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up the place in the queue or resets the stream with CANCEL; the stream is given
-    /// back either way. The provider may have processed the request.
+    /// Dropping the future gives up the place in the queue, or the stream: it is reset with CANCEL, or, above
+    /// [`PoolConfig::resets_per_30s`], read to its end on its own lease for at most 10 s. The provider may have processed
+    /// the request.
     pub async fn send<B>(
         &self,
         request: Request<B>,
@@ -180,7 +189,7 @@ impl Pool {
         let context = &self.context;
         let hub = &context.hub;
         let generation = hub.generation.load();
-        let totals = hub.counters.totals();
+        let totals = hub.totals();
         let known = hub.known.load();
         let connections: Vec<_> =
             hub.links().iter().map(|link| link.status(now, generation.serial())).collect();
@@ -192,7 +201,7 @@ impl Pool {
             min_connections: context.config.min_connections,
             max_connections: context.config.max_connections,
             generation: generation.serial(),
-            queue_depth: hub.waiting() + hub.http1().map_or(0, |pool| pool.waiting()),
+            queue_depth: hub.waiting(),
             in_flight: connections.iter().map(|c| c.in_flight).sum(),
             replay_bytes: hub.replay_bytes.load(Ordering::Relaxed),
             dialling: hub.dialling(),
@@ -212,7 +221,14 @@ impl Pool {
             reuse_ratio: reuse_ratio(totals.requests, totals.connections),
             totals,
             connections,
+            drift: context.records.drift.lock().changes().take(DRIFT_SHOWN).cloned().collect(),
         }
+    }
+
+    /// What changed about the provider since the pool started, newest first, at most 256 changes.
+    #[must_use]
+    pub fn drift(&self) -> Vec<DriftChange> {
+        self.context.records.drift.lock().changes().cloned().collect()
     }
 
     /// Stops the pool: refuses new requests, lets streams end until `limit` has passed, then cuts the rest.

@@ -9,7 +9,13 @@ use tls_core::{HandshakeFacts, TicketStats};
 use tokio::time::Instant;
 
 use crate::{
-    connection::State, error::DialError, health::Health, journey::ConnectionId, learned::LearnedLimits,
+    connection::{Proof, State},
+    drift::DriftChange,
+    error::DialError,
+    health::Health,
+    journey::ConnectionId,
+    learned::LearnedLimits,
+    passport::PassportStatus,
     supervisor::BreakerState,
 };
 
@@ -33,17 +39,23 @@ pub enum CauseOfDeath {
     LearnedLimit,
     /// Its address left the provider's name.
     AddressGone,
+    /// The provider sent so many empty DATA frames on it that h2 would soon have ended it.
+    EmptyFrames,
+    /// An exchange on it was given up half way, and it can carry no other (HTTP/1.1).
+    Abandoned,
     /// Its generation (identity, trust or pins) was replaced.
     Replaced,
     /// The pool was stopped.
     Stopped,
+    /// Its stream numbers, of which HTTP/2 has 2^30, came to an end.
+    Exhausted,
     /// It never served: the dial or the proof failed.
     NeverServed,
 }
 
 impl CauseOfDeath {
     /// All causes, for registering metrics.
-    pub const ALL: [CauseOfDeath; 11] = [
+    pub const ALL: [CauseOfDeath; 14] = [
         Self::Goaway,
         Self::Age,
         Self::Idle,
@@ -52,8 +64,11 @@ impl CauseOfDeath {
         Self::ProtocolError,
         Self::LearnedLimit,
         Self::AddressGone,
+        Self::EmptyFrames,
+        Self::Abandoned,
         Self::Replaced,
         Self::Stopped,
+        Self::Exhausted,
         Self::NeverServed,
     ];
 
@@ -69,8 +84,11 @@ impl CauseOfDeath {
             Self::ProtocolError => "protocol_error",
             Self::LearnedLimit => "learned_limit",
             Self::AddressGone => "address_gone",
+            Self::EmptyFrames => "empty_frames",
+            Self::Abandoned => "abandoned",
             Self::Replaced => "replaced",
             Self::Stopped => "stopped",
+            Self::Exhausted => "exhausted",
             Self::NeverServed => "never_served",
         }
     }
@@ -143,6 +161,10 @@ pub struct ConnectionStatus {
     pub handshake: HandshakeFacts,
     /// How long each phase of its dial took.
     pub phases: DialPhases,
+    /// What showed that it serves; `None` until it does.
+    pub proof: Option<Proof>,
+    /// Further particulars.
+    pub passport: PassportStatus,
 }
 
 /// Totals since the pool started.
@@ -164,7 +186,22 @@ pub struct PoolTotals {
     pub replays: u64,
     /// GOAWAY frames received.
     pub goaways: u64,
+    /// HTTP/1.1: connections found closed by the provider before a byte of the request was written. The request went
+    /// out on another one.
+    pub stale_unsent: u64,
+    /// HTTP/1.1: requests written on a connection used before that ended without a byte of a response: the provider
+    /// may have been closing it as idle, or may have processed the request. Replayed by policy only.
+    pub stale_in_doubt: u64,
+    /// Replays that the rules allowed and the retry budget did not.
+    pub retries_denied: u64,
+    /// Requests that failed although the provider provably did not process them and their body was still held: three
+    /// attempts were used up, or the queue had no stream for the next one in time. Stays 0. Not counted: the caller's
+    /// own deadline, a stop, and outages in which nothing serves.
+    pub unprocessed_lost: u64,
 }
+
+/// Changes of the provider that a [`PoolStatus`] shows.
+pub const DRIFT_SHOWN: usize = 8;
 
 /// One pool at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -209,6 +246,9 @@ pub struct PoolStatus {
     pub reuse_ratio: f64,
     /// The connections.
     pub connections: Vec<ConnectionStatus>,
+    /// What changed about the provider lately, newest first, at most [`DRIFT_SHOWN`]; all of it is
+    /// [`Pool::drift`](crate::Pool::drift).
+    pub drift: Vec<DriftChange>,
 }
 
 /// Where the breaker of a pool stands.

@@ -5,13 +5,13 @@
 use http::Method;
 use serde::Serialize;
 
-use crate::config::RetryPolicy;
+use crate::config::{LastStreamId, RetryPolicy};
 
 /// What is known about a request whose stream failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// No byte of it reached the provider: the connection refused it before a stream was opened.
+    /// No byte of it reached the provider: no stream was opened, or the connection died before the header left.
     NotSent,
     /// The provider refused the stream with REFUSED_STREAM: not processed (RFC 9113 §8.7).
     Refused,
@@ -95,6 +95,17 @@ impl Verdict {
             Self::Refused
         } else {
             Self::MaybeProcessed
+        }
+    }
+
+    /// What remains of the verdict where the provider's last-stream-id is not trusted.
+    #[must_use]
+    pub fn under(self, trust: LastStreamId, method: &Method) -> Self {
+        match (self, trust) {
+            (Self::AboveGoaway, LastStreamId::DistrustedUnlessIdempotent) if !method.is_idempotent() => {
+                Self::MaybeProcessed
+            }
+            _ => self,
         }
     }
 

@@ -3,6 +3,7 @@
 mod bodies;
 mod callers;
 mod carries;
+mod connections;
 mod deadlines;
 mod faults;
 mod grpc;

@@ -15,7 +15,7 @@ use http::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{AdminState, HostCheck, host};
+use super::{AdminState, HostCheck, connections::connections, drift::drift, host};
 use crate::grpc;
 
 /// The text format that Prometheus scrapes.
@@ -28,6 +28,9 @@ tsh-gateway admin
 /readyz           200 once the floors of required environments were met; ?environment=NAME asks for one
 /metrics          Prometheus metrics
 /api/v1/pools     connections by environment, JSON; ?environment=NAME asks for one
+/api/v1/connections  living and dead connections, JSON; filters: environment, state, cause, protocol,
+                  generation, address, id, since (seconds), limit
+/api/v1/drift     what changed about the providers, JSON; filters: environment, field, limit
 gRPC              tsh.gateway.v1.Pools, grpc.health.v1.Health, reflection
 ";
 
@@ -40,6 +43,8 @@ pub fn router(state: AdminState, check: HostCheck) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/v1/pools", get(pools))
+        .route("/api/v1/connections", get(connections))
+        .route("/api/v1/drift", get(drift))
         .with_state(state)
         .merge(grpc)
         .fallback(not_found)
@@ -105,11 +110,11 @@ async fn not_found(request: Request) -> Response {
     (StatusCode::NOT_FOUND, "not found; / lists what there is\n").into_response()
 }
 
-fn uncached(response: impl IntoResponse) -> Response {
+pub(super) fn uncached(response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,7 +9,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pool::{CauseOfDeath, ConnectionId, ConnectionStatus, DialReport, Observer, Pool, Verdict, Workers};
+use pool::{
+    CauseOfDeath, ConnectionId, ConnectionStatus, DialReport, DriftField, Obituaries, Observer, Pool,
+    Verdict, Workers,
+};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tls_core::Generation;
@@ -145,7 +148,8 @@ async fn dial_once(
     generation: Arc<Generation>,
 ) -> Result<ConnectionStatus, (&'static str, String)> {
     let failed = Arc::new(FirstFailure::default());
-    let mut spec = pool_spec(environment, generation, Workers::current(), failed.clone());
+    let obituaries = Obituaries::new(Arc::new(tls_core::SystemClock));
+    let mut spec = pool_spec(environment, generation, Workers::current(), failed.clone(), obituaries);
     spec.config.min_connections = 1;
     spec.config.max_connections = 1;
     let pool = Pool::start(spec, &tokio::runtime::Handle::current());
@@ -185,6 +189,7 @@ impl Observer for FirstFailure {
     fn closed(&self, _: ConnectionId, _: CauseOfDeath, _: u64) {}
     fn goaway(&self, _: ConnectionId, _: u32) {}
     fn retried(&self, _: Verdict) {}
+    fn drifted(&self, _: DriftField) {}
 }
 
 fn report(found: &Found, out: &mut dyn Write) -> io::Result<()> {

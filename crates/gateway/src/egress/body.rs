@@ -78,7 +78,10 @@ impl ReplyBody {
                     BodyError::Cut(_) => (ErrorCode::ResponseCut, Ended::ProviderCut),
                     BodyError::Idle(_) => (ErrorCode::IdleTimeout, Ended::Timeout),
                     BodyError::Deadline => (ErrorCode::DeadlineExceeded, Ended::Timeout),
-                    BodyError::CallerGone => (ErrorCode::CallerGone, Ended::CallerGone),
+                    BodyError::CallerGone | BodyError::CallerStalled(_) | BodyError::Unread(_) => {
+                        (ErrorCode::CallerGone, Ended::CallerGone)
+                    }
+                    BodyError::BodyTooLarge { .. } => (ErrorCode::BodyTooLarge, Ended::CallerGone),
                 };
                 if let Some(exchange) = &mut self.exchange {
                     let malformed = exchange.caller().phase.is_body_malformed();

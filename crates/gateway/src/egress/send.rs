@@ -88,6 +88,7 @@ impl WholeRequests {
             timeouts: route.map_or(upstream.timeouts, |r| r.timeouts),
             retry: route.map(|r| r.retry).unwrap_or_default(),
             max_body_bytes: core.limits.max_body_bytes.unwrap_or(u64::MAX),
+            caller: pool::Caller::default(),
         }
     }
 
@@ -155,7 +156,8 @@ fn cut(error: &BodyError, journey: Journey) -> Box<Failure> {
         BodyError::Cut(_) => ErrorCode::ResponseCut,
         BodyError::Idle(_) => ErrorCode::IdleTimeout,
         BodyError::Deadline => ErrorCode::DeadlineExceeded,
-        BodyError::CallerGone => ErrorCode::CallerGone,
+        BodyError::CallerGone | BodyError::CallerStalled(_) | BodyError::Unread(_) => ErrorCode::CallerGone,
+        BodyError::BodyTooLarge { .. } => ErrorCode::BodyTooLarge,
     };
     Box::new(Failure {
         code,

@@ -112,6 +112,7 @@ fn prepare<'a, B>(
         timeouts,
         retry: route.retry,
         max_body_bytes: core.limits.max_body_bytes.unwrap_or(u64::MAX),
+        caller: pool::Caller::default(),
     };
     Ok(Prepared { upstream, request, options })
 }

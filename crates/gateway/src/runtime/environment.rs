@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pool::{HostPort, Pool, PoolKey, PoolSpec, Target, Workers};
+use pool::{DriftChange, HostPort, Obituaries, Pool, PoolKey, PoolSpec, Target, Workers};
 use tls_core::{Generation, GenerationError};
 
 use crate::{
@@ -20,6 +20,7 @@ pub(super) fn start(
     environment: &Environment,
     workers: Workers,
     observer: Arc<dyn pool::Observer>,
+    obituaries: Arc<Obituaries>,
 ) -> Result<Upstream, GenerationError> {
     let pool = match &environment.credentials {
         Ok(credentials) => {
@@ -29,7 +30,7 @@ pub(super) fn start(
                 credentials.trust.clone(),
                 environment.tls.clone(),
             )?;
-            let spec = spec(environment, generation, workers, observer);
+            let spec = spec(environment, generation, workers, observer, obituaries);
             Ok(Pool::start(spec, &tokio::runtime::Handle::current()))
         }
         Err(quarantine) => {
@@ -60,6 +61,7 @@ pub(crate) fn spec(
     generation: Arc<Generation>,
     workers: Workers,
     observer: Arc<dyn pool::Observer>,
+    obituaries: Arc<Obituaries>,
 ) -> PoolSpec {
     PoolSpec {
         key: PoolKey {
@@ -74,6 +76,7 @@ pub(crate) fn spec(
         seed: fastrand::u64(..),
         workers,
         observer,
+        obituaries,
     }
 }
 
@@ -145,6 +148,10 @@ impl PoolView for View {
 
     fn floor_met(&self) -> bool {
         self.pool.as_ref().is_ok_and(|pool| *pool.floor().borrow())
+    }
+
+    fn drift(&self) -> Vec<DriftChange> {
+        self.pool.as_ref().map(Pool::drift).unwrap_or_default()
     }
 
     fn certificates(&self) -> Vec<CertificateExpiry> {

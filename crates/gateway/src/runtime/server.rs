@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use pool::Pool;
+use pool::{Obituaries, Pool};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -93,7 +93,8 @@ impl Gateway {
         let recorder =
             Recorder::start(&recorder_options(config), metrics.clone()).map_err(StartError::AccessLog)?;
 
-        let upstreams = start_pools(config, &threads, &metrics)?;
+        let obituaries = Obituaries::new(Arc::new(tls_core::SystemClock));
+        let upstreams = start_pools(config, &threads, &metrics, &obituaries)?;
         let views: Arc<[Arc<dyn PoolView>]> = config
             .environments
             .iter()
@@ -115,6 +116,7 @@ impl Gateway {
         let state = AdminState {
             telemetry: recorder.flusher(),
             pools: views.clone(),
+            obituaries,
             readiness: readiness.clone(),
             health,
         };
@@ -237,10 +239,11 @@ fn start_pools(
     config: &Config,
     threads: &WorkerThreads,
     metrics: &Metrics,
+    obituaries: &Arc<Obituaries>,
 ) -> Result<Vec<Upstream>, StartError> {
     let start = |(index, environment): (usize, &crate::config::Environment)| {
         let observer = metrics.observer(index).unwrap_or_else(|| Arc::new(pool::Unobserved));
-        environment::start(environment, threads.workers().clone(), observer)
+        environment::start(environment, threads.workers().clone(), observer, obituaries.clone())
             .map_err(|e| StartError::Tls { environment: environment.name.clone(), detail: e.to_string() })
     };
     config.environments.iter().enumerate().map(start).collect()

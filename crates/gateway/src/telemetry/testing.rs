@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use pool::{
     BreakerStatus, ConnectionId, ConnectionStatus, DialFailureStatus, DialPhases, GenerationRole,
-    LearnedStatus, PoolStatus, PoolTotals, Protocol, State,
+    LearnedStatus, PassportStatus, PoolStatus, PoolTotals, Proof, Protocol, State,
 };
 use time::OffsetDateTime;
 use tls_core::{Alpn, Fingerprint, HandshakeFacts, HandshakeKind, TicketStats, TlsVersion};
@@ -108,14 +108,15 @@ pub(crate) fn status(environment: &str) -> PoolStatus {
         replay_bytes: 0,
         dialling: 0,
         last_failure: None,
-        resolution: None,
         breaker: BreakerStatus::default(),
         learned: LearnedStatus::default(),
         health: None,
+        resolution: None,
         tickets: TicketStats::default(),
         totals: PoolTotals::default(),
         reuse_ratio: 0.0,
         connections: Vec::new(),
+        drift: Vec::new(),
     }
 }
 
@@ -146,6 +147,8 @@ pub(crate) fn connection(id: u64, state: State) -> ConnectionStatus {
             anchor_label: "chain.pem".to_owned(),
         },
         phases: DialPhases { total: Duration::from_millis(5), ..DialPhases::default() },
+        proof: Some(Proof::Ping),
+        passport: PassportStatus { idle: Some(Duration::from_millis(20)), ..PassportStatus::default() },
     }
 }
 

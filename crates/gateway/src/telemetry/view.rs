@@ -2,7 +2,7 @@
 //!
 //! Owns the seam only; the run wiring implements it over `pool::Pool` and the configuration.
 
-use pool::PoolStatus;
+use pool::{DriftChange, PoolStatus};
 use time::OffsetDateTime;
 
 use crate::outcome::ErrorCode;
@@ -90,6 +90,14 @@ pub trait PoolView: Send + Sync + 'static {
         match self.condition() {
             Condition::Pooled(status) => status.connections.iter().any(|c| c.state == pool::State::Serving),
             Condition::Quarantined(_) => false,
+        }
+    }
+
+    /// What changed about the provider, newest first. Override where more is known than the status shows.
+    fn drift(&self) -> Vec<DriftChange> {
+        match self.condition() {
+            Condition::Pooled(status) => status.drift,
+            Condition::Quarantined(_) => Vec::new(),
         }
     }
 

@@ -52,6 +52,10 @@ pub(crate) struct Driver<S> {
     pongs: u64,
     goaways: u32,
     settings_acks: u32,
+    /// Frames that the passport knows of; see [`super::wire::Glance`].
+    frames: u32,
+    /// A lowered number of streams that h2 has not been told of, and since when it cannot be.
+    withheld: Option<(u32, Instant)>,
     /// Requests given to it when last looked at, and since when it has carried nothing.
     carried: u64,
     active_at: Instant,
@@ -74,6 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // h2 gives the handle out once; nobody has taken it, because the connection was made by our caller just now.
         let mut ping = connection.ping_pong().expect("the PING handle of a fresh connection");
         ping.send_ping(Ping::opaque())?;
+        link.opening().watch(wire.departed());
         let now = Instant::now();
         Ok(Self {
             connection,
@@ -84,6 +89,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             pongs: 0,
             goaways: 0,
             settings_acks: 0,
+            frames: 0,
+            withheld: None,
             carried: 0,
             active_at: now,
             limits,
@@ -147,13 +154,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// What the provider's frames said so far.
-    pub(crate) fn seen(&self) -> Seen {
+    fn seen(&self) -> Seen {
         self.wire.seen()
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         self.link.register_driver(cx.waker());
-        let polled = Pin::new(&mut self.connection).poll(cx);
+        let polled = self.poll_connection(cx);
         let now = Instant::now();
         self.note_inbound(now);
         if let Poll::Ready(result) = polled {
@@ -173,6 +180,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Poll::Pending
     }
 
+    /// Polls h2; where the provider lowered its number of streams, h2 writes what was opened before it reads that.
+    fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        let Some(theirs) = self.wire.withheld_limit().filter(|_| polled.is_pending()) else {
+            return polled;
+        };
+        let (_, since) = *self.withheld.insert((theirs, self.withheld.map_or_else(Instant::now, |w| w.1)));
+        self.set_capacity(theirs);
+        if !self.link.opening().is_quiet() {
+            // Another worker is between its look at the limit and h2: a matter of nanoseconds.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
+            return Poll::Ready(ended);
+        }
+        if self.wire.is_blocked() && since.elapsed() < WITHHELD {
+            return Poll::Pending;
+        }
+        self.withheld = None;
+        self.wire.release();
+        Pin::new(&mut self.connection).poll(cx)
+    }
+
     fn note_inbound(&mut self, now: Instant) {
         let glance = self.wire.glance();
         self.settings_acks = glance.settings_acks;
@@ -182,9 +213,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.carried = carried;
             self.active_at = now;
         }
+        if glance.frames != self.frames {
+            self.frames = glance.frames;
+            self.note_frames();
+        }
+        if glance.empty_data >= EMPTY_DATA && self.link.state() == State::Serving {
+            self.retire(CauseOfDeath::EmptyFrames);
+        }
         if glance.goaways != self.goaways {
             self.goaways = glance.goaways;
             self.note_goaway();
+        }
+    }
+
+    fn note_frames(&self) {
+        if self.link.passport.note_frames(&self.seen()) {
+            // The supervisor compares the new SETTINGS with what the provider announced before.
+            self.hub.supervisor.notify_one();
         }
     }
 
@@ -230,7 +275,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Our own cap or the provider's SETTINGS, whichever is smaller, read again after every frame.
     fn note_capacity(&self) {
         let theirs = u32::try_from(self.connection.max_concurrent_send_streams()).unwrap_or(u32::MAX);
-        if self.link.set_capacity(self.limits.max_streams.min(theirs)) {
+        let withheld = self.withheld.map_or(u32::MAX, |(streams, _)| streams);
+        self.set_capacity(theirs.min(withheld));
+    }
+
+    fn set_capacity(&self, theirs: u32) {
+        let streams = self.limits.max_streams.min(theirs);
+        self.link.opening().set_limit(streams);
+        if self.link.set_capacity(streams) {
             self.hub.dispatch();
         }
     }
@@ -273,6 +325,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn end(&self, result: Result<(), h2::Error>) -> Ended {
+        // Once more: the words of a GOAWAY may have come after its beginning.
+        self.note_frames();
         let (by_itself, detail) = match result {
             Ok(()) => (CauseOfDeath::ClosedByProvider, "closed".to_owned()),
             Err(e) if e.is_go_away() && e.is_remote() => (CauseOfDeath::Goaway, e.to_string()),
@@ -294,6 +348,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
+/// Longest time that SETTINGS are kept back while the transport takes no writes: a provider that reads only once we
+/// do must not be waited for. Looked at whenever the driver runs, at the latest for the next PING.
+const WITHHELD: Duration = Duration::from_secs(1);
+/// h2 bears a hundred empty DATA frames in the life of a connection and ends it with the next, under everybody: at half
+/// of that its successor is sent for.
+const EMPTY_DATA: u32 = 50;
 /// A connection that carried nothing for less than this was busy: its last response may have just left.
 const IDLE: Duration = Duration::from_secs(1);
 /// Error codes of GOAWAY (RFC 9113 §7).

@@ -1,13 +1,13 @@
 //! What everybody may know of a connection: identity, state, counts. The shared half of a connection.
 //!
-//! Owns the permits (streams in flight against capacity) and the only place where the state changes. The driver
-//! task owns the transport; a lease owns a permit.
+//! Owns the only place where the state changes. The counts are `permits`; the driver task owns the transport; a lease
+//! owns a permit.
 
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -21,10 +21,15 @@ use tokio::time::Instant;
 
 use super::{
     Trust, Vitals,
+    opening::Opening,
+    permits::{Grant, Permits, Share, View, Waiters},
     state::{Event, State},
 };
 use crate::{
+    hub::Hub,
     journey::ConnectionId,
+    passport::Passport,
+    send::{Readings, ResetBudget},
     status::DialPhases,
     status::{CauseOfDeath, ConnectionStatus, GenerationRole, Protocol},
 };
@@ -43,6 +48,13 @@ pub(crate) struct Birth {
     pub(crate) facts: HandshakeFacts,
 }
 
+/// The hub that streams are given back to. Whether anybody waits there can be seen without touching the hub.
+#[derive(Debug)]
+struct Home {
+    waiters: Arc<Waiters>,
+    hub: Weak<Hub>,
+}
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -56,22 +68,21 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) birth: Birth,
+    pub(crate) passport: Passport,
     phases: OnceLock<DialPhases>,
     state: AtomicU8,
     cause: OnceLock<CauseOfDeath>,
     drain_since: OnceLock<Instant>,
-    in_flight: AtomicU32,
-    capacity: AtomicU32,
-    requests: AtomicU64,
-    peak: AtomicU32,
+    permits: Permits,
+    home: OnceLock<Home>,
     ping_rtt_us: AtomicU64,
+    /// Microseconds from its birth to when it last fell idle.
+    idle_since_us: AtomicU64,
     credited: AtomicBool,
-    buried: AtomicBool,
     vitals: Vitals,
-    /// Requests it may carry by what was learned; `u64::MAX` without a limit.
-    budget: AtomicU64,
-    /// The supervisor is told when this many requests were given to it.
-    wake_mark: AtomicU64,
+    opening: Opening,
+    readings: Readings,
+    resets: Mutex<ResetBudget>,
     /// It puts a learned limit to the test, one stream at a time.
     probing: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
@@ -83,20 +94,20 @@ impl Link {
     pub(crate) fn new(birth: Birth, sender: Option<SendRequest<Bytes>>) -> Arc<Self> {
         Arc::new(Self {
             birth,
+            passport: Passport::default(),
             phases: OnceLock::new(),
             state: AtomicU8::new(State::Proving as u8),
             cause: OnceLock::new(),
             drain_since: OnceLock::new(),
-            in_flight: AtomicU32::new(0),
-            capacity: AtomicU32::new(0),
-            requests: AtomicU64::new(0),
-            peak: AtomicU32::new(0),
+            permits: Permits::new(),
+            home: OnceLock::new(),
             ping_rtt_us: AtomicU64::new(u64::MAX),
+            idle_since_us: AtomicU64::new(0),
             credited: AtomicBool::new(false),
-            buried: AtomicBool::new(false),
             vitals: Vitals::default(),
-            budget: AtomicU64::new(u64::MAX),
-            wake_mark: AtomicU64::new(u64::MAX),
+            opening: Opening::default(),
+            readings: Readings::default(),
+            resets: Mutex::default(),
             probing: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
@@ -128,13 +139,17 @@ impl Link {
     /// The proof arrived: streams may start.
     pub(crate) fn proved(&self, phases: DialPhases) {
         let _ = self.phases.set(phases);
+        self.fell_idle(phases.total);
         self.advance(Event::Proved);
+        self.permits.open();
     }
 
     /// No new streams from now on, for this reason; the driver closes it when the last one ends.
     pub(crate) fn retire(&self, cause: CauseOfDeath, now: Instant) {
         let _ = self.cause.set(cause);
         let _ = self.drain_since.set(now);
+        // Before the state says so: whoever sees the new state sees the last permit too.
+        self.permits.close();
         self.advance(Event::Retire);
         // With the last handle gone h2 says GOAWAY and closes once the streams are done.
         drop(self.sender.lock().take());
@@ -144,6 +159,7 @@ impl Link {
     /// The transport is gone.
     pub(crate) fn ended(&self, cause: CauseOfDeath) {
         let _ = self.cause.set(cause);
+        self.permits.close();
         self.advance(Event::End);
         drop(self.sender.lock().take());
     }
@@ -159,11 +175,6 @@ impl Link {
         !self.credited.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether this is the first time that its end is reported.
-    pub(crate) fn bury_once(&self) -> bool {
-        !self.buried.swap(true, Ordering::Relaxed)
-    }
-
     pub(crate) fn cause(&self) -> Option<CauseOfDeath> {
         self.cause.get().copied()
     }
@@ -174,35 +185,43 @@ impl Link {
     }
 
     /// Sets how many requests it should carry, and at which number the supervisor wants to be told. A connection under
-    /// test has no such limit, but carries one stream at a time.
-    pub(crate) fn allot(&self, role: Role, budget: Option<(u64, u64)>) {
-        let budget = budget.filter(|_| role == Role::Regular);
-        let (requests, wake_at) = budget.unwrap_or((u64::MAX, u64::MAX));
-        self.budget.store(requests, Ordering::Relaxed);
-        self.wake_mark.store(wake_at, Ordering::Relaxed);
+    /// test has no such limit, but carries one stream at a time. Returns whether that number was passed just now, so
+    /// that nobody will tell.
+    pub(crate) fn allot(&self, role: Role, budget: Option<(u64, u64)>) -> bool {
         self.probing.store(role == Role::Probe, Ordering::Relaxed);
+        self.permits.allot(budget.filter(|_| role == Role::Regular))
     }
 
-    /// Whether the supervisor wants to be told of the request with this number: the successor is due, or the budget
-    /// is used up.
-    pub(crate) fn is_at_wake_mark(&self, number: u64) -> bool {
-        number == self.wake_mark.load(Ordering::Relaxed) || number == self.budget.load(Ordering::Relaxed)
-    }
-
-    /// Streams it may carry at once now: its capacity, or one while it is under test or on probation.
-    pub(crate) fn room(&self) -> u32 {
+    /// Streams it may carry at once now, of those that its capacity allows: one while it is under test or on
+    /// probation.
+    pub(crate) fn share(&self) -> Share {
         let single = self.probing.load(Ordering::Relaxed) || self.vitals.trust() == Trust::Probation;
-        if single { self.capacity().min(1) } else { self.capacity() }
+        if single { Share::OneAtATime } else { Share::Full }
     }
 
-    /// It is picked only when no other has room: its budget is used up, or it is under suspicion.
-    pub(crate) fn is_last_resort(&self) -> bool {
-        self.requests() >= self.budget.load(Ordering::Relaxed) || self.vitals.trust() == Trust::Doubted
+    /// Whether its budget is used up.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.permits.is_spent()
     }
 
     /// Its vital signs.
     pub(crate) fn vitals(&self) -> &Vitals {
         &self.vitals
+    }
+
+    /// The gate through which its streams are opened.
+    pub(crate) fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// The response bodies that are being read on it.
+    pub(crate) fn readings(&self) -> &Readings {
+        &self.readings
+    }
+
+    /// How many of its streams may still be reset.
+    pub(crate) fn resets(&self) -> &Mutex<ResetBudget> {
+        &self.resets
     }
 
     /// Something changed that the driver should look at.
@@ -220,24 +239,47 @@ impl Link {
         self.sender.lock().clone()
     }
 
+    /// From now on streams are given back to this hub.
+    pub(crate) fn attach(&self, waiters: &Arc<Waiters>, hub: &Arc<Hub>) {
+        let _ = self.home.set(Home { waiters: waiters.clone(), hub: Arc::downgrade(hub) });
+    }
+
+    /// The hub, if anybody waits there for a stream.
+    pub(crate) fn hub_with_waiters(&self) -> Option<Arc<Hub>> {
+        let home = self.home.get().filter(|home| home.waiters.count() > 0)?;
+        home.hub.upgrade()
+    }
+
+    /// Its permits at one moment.
+    pub(crate) fn permits(&self) -> View {
+        self.permits.view()
+    }
+
+    /// See [`Permits::view_as_waiter`].
+    pub(crate) fn permits_as_waiter(&self) -> View {
+        self.permits.view_as_waiter()
+    }
+
     pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.permits.view().in_flight()
     }
 
     pub(crate) fn capacity(&self) -> u32 {
-        self.capacity.load(Ordering::Relaxed)
+        self.permits.view().capacity()
     }
 
+    /// Requests carried so far.
     pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.permits.requests()
     }
 
-    /// Sets the streams it may carry. Returns whether that is more than before.
+    /// Sets the streams it may carry. Returns whether that is more than before: then call [`Hub::dispatch`].
     pub(crate) fn set_capacity(&self, streams: u32) -> bool {
-        self.capacity.swap(streams, Ordering::Relaxed) < streams
+        self.permits.set_capacity(streams)
     }
 
     pub(crate) fn set_ping_rtt(&self, rtt: Duration) {
+        self.passport.note_ping(rtt);
         self.ping_rtt_us.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1), Ordering::Relaxed);
     }
 
@@ -248,38 +290,47 @@ impl Link {
         }
     }
 
-    /// Takes a permit if the connection serves and has room. Returns how many requests it carried before.
-    pub(crate) fn try_acquire(&self) -> Option<u64> {
-        let capacity = self.room();
-        let taken = self
-            .in_flight
-            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, |n| (n < capacity).then_some(n + 1))
-            .ok()?;
-        if self.state() != State::Serving {
-            self.in_flight.fetch_sub(1, Ordering::SeqCst);
-            return None;
-        }
-        self.peak.fetch_max(taken + 1, Ordering::Relaxed);
-        Some(self.requests.fetch_add(1, Ordering::Relaxed))
+    /// Takes a permit if the connection serves and has room.
+    pub(crate) fn try_acquire(&self) -> Option<Grant> {
+        self.permits.try_acquire(self.share())
     }
 
-    /// Gives a permit back.
+    /// Gives a permit back. Leases do; see [`Self::hub_with_waiters`] for what comes next.
     pub(crate) fn release(&self) {
-        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.fell_idle(self.birth.born.elapsed());
+        if self.permits.release() == 0 {
+            self.passport.fell_idle(self.birth.born.elapsed());
+        }
     }
 
-    /// A connection that is lent exclusively went out.
-    pub(crate) fn lend(&self) {
-        self.in_flight.store(1, Ordering::SeqCst);
-        self.peak.store(1, Ordering::Relaxed);
+    /// How long each phase of its dial took.
+    pub(crate) fn phases(&self) -> DialPhases {
+        self.phases.get().copied().unwrap_or_default()
     }
 
-    /// Counts a request on a connection that is lent exclusively.
-    pub(crate) fn count_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    /// Most streams at once so far.
+    pub(crate) fn peak_in_flight(&self) -> u32 {
+        self.permits.peak()
+    }
+
+    /// A permit goes back whose request was given up before a stream was opened.
+    pub(crate) fn note_unused(&self) {
+        self.permits.note_unused();
+    }
+
+    fn fell_idle(&self, age: Duration) {
+        let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        self.idle_since_us.store(age, Ordering::Relaxed);
+    }
+
+    /// How long it has carried nothing; `None` while it carries something.
+    pub(crate) fn idle_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.birth.born + Duration::from_micros(self.idle_since_us.load(Ordering::Relaxed));
+        (self.in_flight() == 0).then(|| now.saturating_duration_since(since))
     }
 
     pub(crate) fn status(&self, now: Instant, active_generation: u64) -> ConnectionStatus {
+        let age = now.saturating_duration_since(self.birth.born);
         ConnectionStatus {
             id: self.birth.id,
             state: self.state(),
@@ -291,14 +342,16 @@ impl Link {
                 GenerationRole::Draining
             },
             address: self.birth.address.to_string(),
-            age: now.saturating_duration_since(self.birth.born),
+            age,
             in_flight: self.in_flight(),
             capacity: self.capacity(),
             requests: self.requests(),
-            peak_in_flight: self.peak.load(Ordering::Relaxed),
+            peak_in_flight: self.peak_in_flight(),
             ping_rtt: self.ping_rtt(),
             handshake: self.birth.facts.clone(),
-            phases: self.phases.get().copied().unwrap_or_default(),
+            phases: self.phases(),
+            proof: self.passport.proof(),
+            passport: self.passport.status(age, self.in_flight()),
         }
     }
 }

@@ -5,15 +5,24 @@
 
 mod driver;
 mod link;
+mod opening;
+mod outbound;
+mod permits;
 mod pinger;
+mod proof;
 mod state;
+mod sync;
 mod tap;
 mod vitals;
 mod wire;
 
 pub(crate) use driver::{Driver, Ended, Limits};
 pub(crate) use link::{Birth, Link, Role};
+pub(crate) use permits::{Grant, Notice, STREAM_ROOM, STREAM_WARNING, Waiters};
 pub(crate) use pinger::PingAnswers;
+pub use proof::Proof;
 pub use state::{Event, Illegal, State};
+pub(crate) use tap::Seen;
+pub use tap::{Announced, Setting};
 pub(crate) use vitals::{Farewell, Trust, Vitals};
 pub(crate) use wire::{Wire, WireHandle, fault_of, wire};

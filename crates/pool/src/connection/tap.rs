@@ -4,6 +4,8 @@
 //! the provider sent, and whether it acknowledged ours. The tap follows the stream of frames by their nine-byte headers
 //! (RFC 9113 §4.1) and remembers just that, in a fixed amount of memory. It changes nothing and checks nothing: judging the protocol is h2's work.
 
+use serde::Serialize;
+
 /// What the tap has seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -22,30 +24,34 @@ pub(crate) struct Seen {
     pub(crate) pings: u32,
     /// Answers to our PINGs.
     pub(crate) pongs: u32,
+    /// DATA frames without a byte that end nothing.
+    pub(crate) empty_data: u32,
 }
 
 /// The SETTINGS that a provider announced (RFC 9113 §6.5.2); `None` where it named none and the default holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Announced {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Announced {
     /// SETTINGS_HEADER_TABLE_SIZE, bytes. Default 4096.
-    pub(crate) header_table_size: Option<u32>,
+    pub header_table_size: Option<u32>,
     /// SETTINGS_MAX_CONCURRENT_STREAMS. Default: no limit.
-    pub(crate) max_concurrent_streams: Option<u32>,
+    pub max_concurrent_streams: Option<u32>,
     /// SETTINGS_INITIAL_WINDOW_SIZE, bytes. Default 65 535.
-    pub(crate) initial_window_size: Option<u32>,
+    pub initial_window_size: Option<u32>,
     /// SETTINGS_MAX_FRAME_SIZE, bytes. Default 16 384.
-    pub(crate) max_frame_size: Option<u32>,
+    pub max_frame_size: Option<u32>,
     /// SETTINGS_MAX_HEADER_LIST_SIZE, bytes. Default: no limit.
-    pub(crate) max_header_list_size: Option<u32>,
+    pub max_header_list_size: Option<u32>,
     /// The first few settings with other identifiers, in the order of their arrival.
-    pub(crate) others: [Option<Setting>; OTHERS],
+    pub others: [Option<Setting>; OTHERS],
 }
 
 /// One setting: its identifier and value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Setting {
-    pub(crate) id: u16,
-    pub(crate) value: u32,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// Its identifier, of IANA's registry "HTTP/2 Settings".
+    pub id: u16,
+    /// Its value.
+    pub value: u32,
 }
 
 /// A GOAWAY frame (RFC 9113 §6.8).
@@ -104,6 +110,7 @@ enum Kind {
 const HEADER: usize = 9;
 /// Bytes kept of an interesting frame: all of GOAWAY's fixed part, or one SETTINGS entry.
 const KEPT: usize = 8;
+const DATA: u8 = 0x0;
 const SETTINGS: u8 = 0x4;
 const PING: u8 = 0x6;
 const GOAWAY: u8 = 0x7;
@@ -161,6 +168,8 @@ impl FrameTap {
             (SETTINGS, false) => Some(&mut self.seen.settings_frames),
             (PING, true) => Some(&mut self.seen.pongs),
             (PING, false) => Some(&mut self.seen.pings),
+            // The flag has the same place as END_STREAM.
+            (DATA, false) if self.remaining == 0 => Some(&mut self.seen.empty_data),
             _ => None,
         };
         if let Some(counter) = counter {

@@ -6,10 +6,12 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll},
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -42,6 +44,15 @@ impl Socket {
             self.tcp = Some(TcpStream::from_std(tcp.into_std()?)?);
         }
         Ok(())
+    }
+
+    /// Bytes that wait in the kernel, none of them taken: 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] while nothing has arrived; the system's words where the connection broke.
+    pub(crate) fn peek(&self) -> io::Result<usize> {
+        let tcp = self.tcp.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()])
     }
 
     fn tcp(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {

@@ -1,236 +1,160 @@
 //! Connections to a provider that speaks HTTP/1.1, lent exclusively by bb8.
 //!
-//! bb8 owns the lending, the floor and the waiting; this module owns how a connection is made and proven, and when
-//! it may not be lent again. Used where ALPN yields `http/1.1` or nothing: Thales documents no HTTP version.
+//! bb8 owns the lending: who has which connection, last in first out. Connections are dialled, proven, retired and
+//! replaced by the supervisor like those of HTTP/2, and waited for in the hub's queue. This module owns how an
+//! HTTP/1.1 connection is proven and driven, and when it may not be lent again. Used where ALPN yields `http/1.1` or
+//! nothing: Thales documents no HTTP version.
 
 mod connection;
-mod manager;
+mod health;
+mod life;
 mod proof;
 mod stream;
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
-use bb8::{PooledConnection, QueueStrategy, RunError};
-use hyper::client::conn::http1::SendRequest;
+use bb8::QueueStrategy;
+use futures_util::FutureExt;
+use tokio::time::Instant;
 
 pub(crate) use self::{
-    connection::{Http1Body, Http1Connection},
-    manager::{Gate, Manager},
+    connection::{Fitness, Http1Body, Http1Connection, Loan},
+    health::in_origin_form,
+    life::serve,
+    stream::Passed,
 };
 use crate::{
-    connection::{Link, State},
-    dial::{Dialled, Progress},
-    error::{DialError, SendErrorKind},
-    journey::ConnectionId,
-    status::Protocol,
-    supervisor::Context,
+    connection::{Grant, Link},
+    error::DialError,
+    status::CauseOfDeath,
 };
 
-/// Idle connections are closed before load balancers (60 s and up) and common servers (nginx 75 s) do it.
-const IDLE_LIMIT: Duration = Duration::from_secs(50);
-/// bb8's own limit on waiting; the requests' own limits are shorter.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// How long one round of mending the floor may take.
-const MEND_LIMIT: Duration = Duration::from_secs(10);
-/// Least time between two rounds.
-const MEND_PAUSE: Duration = Duration::from_millis(250);
-/// How often bb8 looks for idle connections.
-const REAPER_RATE: Duration = Duration::from_secs(10);
+/// Idle connections are replaced before load balancers (60 s and up) and common servers (nginx 75 s) close them.
+pub(crate) const IDLE_LIMIT: std::time::Duration = std::time::Duration::from_secs(50);
 
-/// A connection on loan; dropping it returns it.
-pub(crate) struct Loan {
-    connection: PooledConnection<'static, Manager>,
-    context: Arc<Context>,
-}
-
-impl Loan {
-    fn new(connection: PooledConnection<'static, Manager>, context: Arc<Context>) -> Self {
-        connection.link().lend();
-        Self { connection, context }
-    }
-
-    pub(crate) fn link(&self) -> &Arc<Link> {
-        self.connection.link()
-    }
-
-    pub(crate) fn sender(&mut self) -> &mut SendRequest<Http1Body> {
-        self.connection.sender()
-    }
-}
-
-impl Drop for Loan {
-    fn drop(&mut self) {
-        self.link().release();
-        if self.context.hub.is_stopping() {
-            self.context.hub.supervisor.notify_one();
-        }
-    }
-}
+/// bb8's own bound; how many connections there are is the supervisor's policy. Room for those that ended and have not
+/// been swept out.
+const MOST: u32 = 16 * 1024;
+/// So many ended connections may lie in bb8 before they are swept out.
+const SWEEP_AT: u32 = 16;
 
 /// The exclusive pool of one environment.
 pub(crate) struct Http1Pool {
     pool: bb8::Pool<Manager>,
-    gate: Arc<Gate>,
-    waiting: AtomicU32,
-    mending: AtomicBool,
-    context: Arc<Context>,
+    /// Connections that ended while bb8 had them.
+    husks: AtomicU32,
+}
+
+impl std::fmt::Debug for Http1Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http1Pool").finish_non_exhaustive()
+    }
 }
 
 impl Http1Pool {
-    /// Starts the pool and announces it: from now on requests go this way.
-    pub(crate) fn start(context: Arc<Context>) -> Arc<Self> {
-        let config = &context.config;
-        let most = config.http1_max_connections.max(config.min_connections);
-        let gate = Arc::new(Gate::new());
+    /// An empty pool. It starts no task.
+    pub(crate) fn new() -> Self {
         let pool = bb8::Pool::builder()
-            .max_size(most)
-            .min_idle(config.min_connections)
-            // Cheap and local: has it been closed, aged or replaced while it was idle?
-            .test_on_check_out(true)
-            // Age has jitter and is looked at in `has_broken`; bb8's own has none.
+            .max_size(MOST)
+            // The floor, age and idleness are the supervisor's.
+            .min_idle(None)
             .max_lifetime(None)
-            .idle_timeout(IDLE_LIMIT)
-            .reaper_rate(REAPER_RATE)
-            // Each request brings its own limit.
-            .connection_timeout(LONGEST_WAIT)
+            .idle_timeout(None)
             .retry_connection(false)
+            // Cheap and local: has it been closed or retired while it was idle?
+            .test_on_check_out(true)
+            // The others stay idle long enough to be let go.
             .queue_strategy(QueueStrategy::Lifo)
-            .error_sink(Box::new(manager::Sink))
-            .build_unchecked(Manager::new(context.clone(), gate.clone()));
-        let this = Arc::new(Self {
-            pool,
-            gate,
-            waiting: AtomicU32::new(0),
-            mending: AtomicBool::new(false),
-            context: context.clone(),
-        });
-        context.hub.set_http1(Some(this.clone()));
-        this
+            .build_unchecked(Manager);
+        Self { pool, husks: AtomicU32::new(0) }
     }
 
-    /// Takes over a transport that the supervisor dialled before the version was known.
-    pub(crate) async fn adopt(
-        &self,
-        context: Arc<Context>,
-        id: ConnectionId,
-        dialled: Dialled,
-        progress: Progress,
-    ) {
-        match Manager::prove_and_start(&context, id, dialled, progress).await {
-            // A full pool has no use for one more: dropping it closes it.
-            Ok(connection) => drop(self.pool.add(connection)),
-            Err(e) => manager::note_failure(&context, &self.gate, Arc::new(e)),
-        }
-        context.hub.supervisor.notify_one();
+    /// Takes in a connection that was dialled and proven.
+    pub(crate) fn add(&self, connection: Http1Connection) {
+        // Refused only when it ended already: then nothing is lost.
+        drop(self.pool.add(connection));
     }
 
-    /// Lends a connection. Waits as long as the caller does; see [`Self::why_none`].
-    ///
-    /// # Errors
-    /// The cause of the last dial when nothing serves; [`SendErrorKind::QueueFull`] when too many wait.
-    ///
-    /// # Cancel safety
-    /// Dropping it leaves bb8's queue.
-    pub(crate) async fn lend(&self) -> Result<Loan, SendErrorKind> {
-        let hub = &self.context.hub;
-        if hub.is_stopping() {
-            return Err(SendErrorKind::Stopping);
+    /// An idle connection of this generation and its permit, if there is one.
+    pub(crate) fn try_lend(&self, generation: u64) -> Option<(Arc<Link>, Loan, Grant)> {
+        // bb8 measures its waits with a timer, which needs a runtime.
+        if self.idle() == 0 || tokio::runtime::Handle::try_current().is_err() {
+            return None;
         }
-        let _place = self.take_place()?;
-        if self.serving() == 0 && self.gate.is_backing_off() {
-            return Err(self.why_none(Duration::ZERO));
-        }
-        let mut lent = pin!(self.pool.get_owned());
         loop {
-            let told = hub.outage_told.notified();
-            tokio::select! {
-                biased;
-                lent = lent.as_mut() => return match lent {
-                    Ok(connection) => Ok(Loan::new(connection, self.context.clone())),
-                    Err(RunError::User(e)) => Err(SendErrorKind::Unavailable(e)),
-                    Err(RunError::TimedOut) => Err(self.why_none(LONGEST_WAIT)),
-                },
-                // A dial that failed is no matter while others serve: one of them will come back.
-                () = told => if hub.is_stopping() || self.serving() == 0 {
-                    return Err(self.why_none(Duration::ZERO));
-                },
+            // Asked once, never waited for: those who wait do so in the hub's queue.
+            let connection = self.pool.get_owned().now_or_never()?.ok()?;
+            let link = connection.link().clone();
+            if link.birth.generation != generation {
+                link.retire(CauseOfDeath::Replaced, Instant::now());
+            }
+            // Dropping the permit's loser gives it back to bb8, which lets go of what serves no more.
+            if let Some(grant) = link.try_acquire() {
+                return Some((link, Loan::new(connection), grant));
+            }
+            if self.idle() == 0 {
+                return None;
             }
         }
     }
 
-    /// Why no connection was lent within `after`.
-    pub(crate) fn why_none(&self, after: Duration) -> SendErrorKind {
-        if self.context.hub.is_stopping() {
-            return SendErrorKind::Stopping;
-        }
-        match self.context.hub.last_failure().filter(|_| self.serving() == 0) {
-            Some(failure) => SendErrorKind::Unavailable(failure.error.clone()),
-            None => SendErrorKind::QueueTimeout { after },
-        }
+    /// Connections that lie idle in bb8, ended ones included.
+    pub(crate) fn idle(&self) -> u32 {
+        self.pool.state().idle_connections
     }
 
-    /// Requests waiting for a connection.
-    pub(crate) fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
-    }
-
-    fn take_place(&self) -> Result<Place<'_>, SendErrorKind> {
-        let most = self.context.config.queue_capacity;
-        // Somebody who finds an idle connection waits for no time at all; capacity 0 must not refuse it.
-        let room = |depth: u32| (depth < most.max(1)).then_some(depth + 1);
-        match self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
-            Ok(_) => Ok(Place(&self.waiting)),
-            Err(depth) => Err(SendErrorKind::QueueFull { depth }),
+    /// A connection ended.
+    fn note_end(&self) {
+        if self.husks.fetch_add(1, Ordering::Relaxed) + 1 >= SWEEP_AT {
+            self.sweep();
         }
     }
 
-    /// Takes out what ended while it was idle and dials what the floor lacks, one round at a time.
-    pub(crate) fn mend(self: &Arc<Self>, worker: &tokio::runtime::Handle) {
-        if self.mending.swap(true, Ordering::Relaxed) {
+    /// Takes out what ended while it was idle; what serves goes back in the same order.
+    fn sweep(&self) {
+        if tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        let this = self.clone();
-        worker.spawn(async move {
-            if let Some(moment) = this.gate.not_before() {
-                tokio::time::sleep_until(moment).await;
-            }
-            // A checkout discards every idle connection that is spent, and bb8 refills to its floor.
-            let lent = tokio::time::timeout(MEND_LIMIT, this.pool.get_owned()).await;
-            drop(lent);
-            // What is still being dialled gets its time before the next round.
-            tokio::time::sleep(MEND_PAUSE).await;
-            this.mending.store(false, Ordering::Relaxed);
-            this.context.hub.supervisor.notify_one();
-        });
-    }
-
-    fn serving(&self) -> usize {
-        let serves =
-            |link: &&Arc<Link>| link.birth.protocol == Protocol::Http11 && link.state() == State::Serving;
-        self.context.hub.links().iter().filter(serves).count()
-    }
-
-    /// The floor stands.
-    pub(crate) fn floor_met(&self) -> bool {
-        self.serving() >= self.context.config.min_connections as usize
+        self.husks.store(0, Ordering::Relaxed);
+        let mut serving = Vec::new();
+        while self.idle() > 0
+            && let Some(Ok(connection)) = self.pool.get_owned().now_or_never()
+        {
+            serving.push(connection);
+        }
+        while let Some(connection) = serving.pop() {
+            drop(connection);
+        }
     }
 }
 
-/// A request waiting for a connection.
-struct Place<'a>(&'a AtomicU32);
+/// What bb8 asks about connections. It makes none: they are dialled outside and put in.
+pub(crate) struct Manager;
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+/// bb8 asked for a connection; it is to wait for one that is put in.
+#[derive(Debug)]
+pub(crate) struct DialledOutside;
+
+impl bb8::ManageConnection for Manager {
+    type Connection = Http1Connection;
+    type Error = DialledOutside;
+
+    async fn connect(&self) -> Result<Self::Connection, Self::Error> {
+        Err(DialledOutside)
+    }
+
+    async fn is_valid(&self, connection: &mut Self::Connection) -> Result<(), Self::Error> {
+        if connection.is_spent() || connection.has_ended() { Err(DialledOutside) } else { Ok(()) }
+    }
+
+    fn has_broken(&self, connection: &mut Self::Connection) -> bool {
+        connection.is_spent()
     }
 }
 
-/// bb8 asks for an error that it can hand to every waiter.
-pub(crate) type SharedDialError = Arc<DialError>;
+fn protocol_error(e: &hyper::Error) -> DialError {
+    DialError::Protocol { detail: e.to_string() }
+}

@@ -1,99 +1,224 @@
-//! A request over HTTP/1.1: one connection on loan for the whole exchange.
+//! One attempt of one request over HTTP/1.1: the connection is on loan for the whole exchange.
+//!
+//! hyper sends and reads in the connection's own task; here is what the caller's side must know: when to give up, what
+//! is known about a request whose connection died, and whether the connection may be lent again. Dropping the future
+//! gives the exchange up, and with it the connection.
+
+mod body;
 
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
-use http::{Request, Uri, header};
+use http::{HeaderMap, Request, Response, Version, header};
 use http_body::Body;
 use http_body_util::BodyExt;
+use hyper::{body::Incoming, client::conn::TrySendError};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub(super) use self::body::Progress;
+use self::body::{Sending, Slot};
 use super::{
-    BoxError, Carrier, Head, ResponseBody,
-    exchange::Limits,
-    upload::{Progress, Upload},
+    BoxError, Head,
+    exchange::{Connection, Limits, Unanswered},
+    upload::{Upload, UploadError},
 };
 use crate::{
-    error::{SendError, SendErrorKind},
-    http1::{Http1Body, Http1Pool, Loan},
+    connection::{Farewell, Link},
+    error::SendErrorKind,
+    http1::{Http1Body, Loan, Passed, in_origin_form},
+    hub::{Hub, StreamLease},
+    journey::Phase,
     status::CauseOfDeath,
-    verdict::{RetrySafe, Verdict},
+    verdict::Verdict,
 };
 
-/// Carries the request. What hyper gives back unsent is sent again on another connection.
-pub(super) async fn carry<B>(
-    mut carrier: Carrier<'_>,
-    pool: &Arc<Http1Pool>,
-    head: Head,
-    upload: Upload<B>,
-) -> Result<http::Response<ResponseBody>, SendError>
+/// A response header, and how far the request's body has come.
+pub(super) struct Answered {
+    pub(super) response: Response<Incoming>,
+    pub(super) progress: Arc<Progress>,
+    /// Bytes taken from the caller by then.
+    pub(super) taken: u64,
+    pub(super) lease: StreamLease,
+}
+
+/// Makes one attempt. What failed comes back with the request's body; the lease has been given back.
+///
+/// # Cancel safety
+/// Dropping it closes the connection; the provider may have processed the request.
+pub(super) async fn attempt<B>(
+    hub: &Hub,
+    lease: StreamLease,
+    head: &Head,
+    mut upload: Upload<B>,
+    limits: Limits,
+) -> Result<Answered, (Unanswered, Upload<B>)>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let (body, progress) = upload.into_body();
-    let time_left = head.time_left.clone();
-    let mut request = to_http1(head, body);
-    loop {
-        let queued = Instant::now();
-        let limit = carrier.queue_limit();
-        let lent = match tokio::time::timeout(limit, live_loan(pool)).await {
-            Ok(lent) => lent,
-            Err(_) => Err(pool.why_none(limit)),
-        };
-        carrier.journey.queue += queued.elapsed();
-        let mut loan = lent.map_err(|kind| carrier.before_send(kind))?;
-        let began = carrier.note_loan(&loan);
-        let limits = carrier.limits();
-        if let Some(time_left) = &time_left {
-            time_left.write(request.headers_mut(), began);
+    upload.begin_attempt();
+    let progress = Arc::new(Progress::new(upload.is_empty()));
+    let slot: Slot<B> = Arc::new(Mutex::new(Some(upload)));
+    let mut request = in_origin_form(head.to_request());
+    *request.version_mut() = Version::HTTP_11;
+    let request = request.map(|()| Sending::new(slot.clone(), progress.clone()).boxed_unsync());
+    // Declared after the lease: it goes first, so that the connection is retired when the lease gives it back.
+    let mut exchange = Exchange { link: lease.link().clone(), otherwise: Some(CauseOfDeath::Abandoned) };
+    match exchange.make(hub, &lease, request, &progress, limits).await {
+        Ok(response) => {
+            let taken = slot.lock().as_mut().map_or(0, |upload| {
+                upload.let_go();
+                upload.taken()
+            });
+            Ok(Answered { response, progress, taken, lease })
         }
+        Err((kind, verdict)) => {
+            // From here on the connection's task finds nothing to send. Nobody else empties the slot.
+            let upload = slot.lock().take().expect("the upload is taken once");
+            let phase = match (verdict, progress.moved().ended) {
+                (Verdict::NotSent, _) => Phase::Headers,
+                (_, true) => Phase::ResponseHeader,
+                (_, false) if upload.is_untouched() => Phase::Headers,
+                (_, false) => Phase::RequestBody,
+            };
+            let link = exchange.link.clone();
+            // Over HTTP/1.1 no connection outlives a failed exchange, and it is retired with it.
+            Err((Unanswered { kind, verdict, phase, connection: Connection::Goes, link }, upload))
+        }
+    }
+}
+
+/// An exchange under way. Whatever becomes of it but a response: the connection carries nothing more.
+struct Exchange {
+    link: Arc<Link>,
+    /// Why the connection ends; `None` once there is a response.
+    otherwise: Option<CauseOfDeath>,
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(cause) = self.otherwise {
+            self.link.retire(cause, Instant::now());
+        }
+    }
+}
+
+impl Exchange {
+    async fn make(
+        &mut self,
+        hub: &Hub,
+        lease: &StreamLease,
+        request: Request<Http1Body>,
+        progress: &Progress,
+        limits: Limits,
+    ) -> Result<Response<Incoming>, (SendErrorKind, Verdict)> {
+        let retired = || (gone("the connection is being retired"), Verdict::NotSent);
+        let loan = lease.loan().ok_or_else(retired)?;
+        let (before, began) = (loan.passed(), Instant::now());
+        let response = loan.send(request).map_err(|()| retired())?;
         let answer = tokio::select! {
             biased;
-            answer = loan.sender().try_send_request(request) => Ok(answer),
-            kind = overdue(&progress, began, limits) => Err(kind),
+            answer = response => answer,
+            kind = overdue(progress, began, limits) => return Err((kind, Verdict::MaybeProcessed)),
         };
-        carrier.note_times(began, None);
-        carrier.journey.body_bytes = progress.bytes();
         match answer {
-            Ok(Ok(response)) => {
-                let (parts, body) = response.into_parts();
-                let body = ResponseBody::http11(body, loan, progress, carrier.body_limits());
-                return Ok(http::Response::from_parts(parts, body));
+            Ok(response) => {
+                self.otherwise = None;
+                if ends_connection(response.version(), response.headers()) {
+                    hear_farewell(&self.link);
+                    hub.supervisor.notify_one();
+                }
+                Ok(response)
             }
-            Ok(Err(mut e)) => match e.take_message() {
-                Some(unsent) if carrier.journey.attempts < crate::verdict::MAX_ATTEMPTS => {
-                    carrier.context.observer.retried(Verdict::NotSent);
-                    carrier.context.hub.counters.replays.fetch_add(1, Ordering::Relaxed);
-                    request = unsent;
-                }
-                unsent => {
-                    let verdict = if unsent.is_some() { Verdict::NotSent } else { Verdict::MaybeProcessed };
-                    return Err(failed(&carrier, verdict, &e.into_error()));
-                }
-            },
-            Err(kind) => {
-                loan.link().ended(CauseOfDeath::ClosedByProvider);
-                return Err(SendError {
-                    kind,
-                    verdict: Some(Verdict::MaybeProcessed),
-                    retry_safe: RetrySafe::Unknown,
-                    journey: *carrier.journey,
-                });
+            Err(e) => {
+                self.otherwise = Some(CauseOfDeath::ClosedByProvider);
+                let failed = why(e, loan, before, progress, limits);
+                note_race(hub, lease, loan, before, &failed);
+                Err(failed)
             }
         }
     }
 }
 
-/// Lends until a connection is found that is still open: one that ended while it was idle costs no attempt.
-async fn live_loan(pool: &Http1Pool) -> Result<Loan, SendErrorKind> {
-    loop {
-        let mut loan = pool.lend().await?;
-        if loan.sender().ready().await.is_ok() {
-            return Ok(loan);
-        }
-        loan.link().ended(CauseOfDeath::ClosedByProvider);
+/// The provider will close the connection after this response (RFC 9112 §9.6).
+fn ends_connection(version: Version, headers: &HeaderMap) -> bool {
+    let says = |option: &str| {
+        headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|word| word.trim().eq_ignore_ascii_case(option))
+    };
+    says("close") || (version < Version::HTTP_11 && !says("keep-alive"))
+}
+
+/// Keeps how the connection stood when its end was announced, and has its successor dialled while the body still comes.
+fn hear_farewell(link: &Link) {
+    link.vitals().bid_farewell(Farewell {
+        at: Instant::now(),
+        requests: link.requests(),
+        uncertain: 0,
+        idle: None,
+        routine: true,
+        calm: false,
+    });
+    link.retire(CauseOfDeath::ClosedByProvider, Instant::now());
+}
+
+/// Counts requests that met a connection which the provider was just closing.
+fn note_race(
+    hub: &Hub,
+    lease: &StreamLease,
+    loan: &Loan,
+    before: Passed,
+    (kind, verdict): &(SendErrorKind, Verdict),
+) {
+    let silent = loan.passed().read == before.read;
+    if !lease.is_reuse() || !silent || !matches!(kind, SendErrorKind::ProviderReset { .. }) {
+        return;
     }
+    let counter = match verdict {
+        Verdict::MaybeProcessed => &hub.counters.stale_in_doubt,
+        _ => &hub.counters.stale_unsent,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Why there is no response, and whether the provider can have acted on the request.
+fn why<T>(
+    mut error: TrySendError<T>,
+    loan: &Loan,
+    before: Passed,
+    progress: &Progress,
+    limits: Limits,
+) -> (SendErrorKind, Verdict) {
+    let returned = error.take_message().is_some();
+    let error = error.into_error();
+    let kind = match progress.take_fault() {
+        Some(UploadError::TooLarge { limit }) => SendErrorKind::BodyTooLarge { limit },
+        Some(UploadError::Caller(detail)) => SendErrorKind::CallerGone { detail },
+        Some(UploadError::Stream) | None if error.is_parse_too_large() => {
+            let detail = format!("its response header is larger than {} bytes", limits.header_bytes);
+            SendErrorKind::ProviderReset { detail }
+        }
+        Some(UploadError::Stream) | None => SendErrorKind::ProviderReset { detail: words_of(&error) },
+    };
+    // Given back by hyper, or not a byte of it taken by the transport: the provider has not seen it.
+    let unsent = returned || loan.passed().written == before.written;
+    (kind, if unsent { Verdict::NotSent } else { Verdict::MaybeProcessed })
+}
+
+fn words_of(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn gone(detail: &str) -> SendErrorKind {
+    SendErrorKind::ProviderReset { detail: detail.to_owned() }
 }
 
 /// Waits until a limit has passed; each time the limit that holds now is computed anew.
@@ -121,35 +246,27 @@ async fn overdue(progress: &Progress, began: Instant, limits: Limits) -> SendErr
     }
 }
 
-fn failed(carrier: &Carrier<'_>, verdict: Verdict, error: &hyper::Error) -> SendError {
-    let detail = match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
-    let (kind, retry_safe) = if detail.contains(super::upload::CALLER_GONE) {
-        (SendErrorKind::CallerGone { detail }, RetrySafe::No)
-    } else if detail.contains(super::upload::TOO_LARGE) {
-        (SendErrorKind::BodyTooLarge { limit: carrier.options.max_body_bytes }, RetrySafe::No)
-    } else {
-        (SendErrorKind::ProviderReset { detail }, verdict.retry_safe())
-    };
-    SendError { kind, verdict: Some(verdict), retry_safe, journey: *carrier.journey }
-}
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
 
-/// Origin form with a `host` field, as RFC 9112 §3.2 wants it.
-fn to_http1<B>(head: Head, body: B) -> Request<Http1Body>
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    let Head { method, uri, mut headers, .. } = head;
-    if let Some(host) = uri.authority().and_then(|a| http::HeaderValue::from_str(a.as_str()).ok()) {
-        headers.insert(header::HOST, host);
+    use super::*;
+
+    #[test]
+    fn a_response_says_whether_its_connection_ends() {
+        let with = |value: &'static str| {
+            HeaderMap::from_iter([(header::CONNECTION, HeaderValue::from_static(value))])
+        };
+        for (version, headers, ends) in [
+            (Version::HTTP_11, HeaderMap::new(), false),
+            (Version::HTTP_11, with("keep-alive"), false),
+            (Version::HTTP_11, with("Close"), true),
+            (Version::HTTP_11, with("x-hop, close"), true),
+            (Version::HTTP_11, with("closed"), false),
+            (Version::HTTP_10, HeaderMap::new(), true),
+            (Version::HTTP_10, with("Keep-Alive"), false),
+        ] {
+            assert_eq!(ends_connection(version, &headers), ends, "{version:?} {headers:?}");
+        }
     }
-    let target = uri.path_and_query().cloned().map_or(Uri::default(), Uri::from);
-    let mut request = Request::new(body.map_err(Into::into).boxed_unsync());
-    *request.method_mut() = method;
-    *request.uri_mut() = target;
-    *request.headers_mut() = headers;
-    request
 }

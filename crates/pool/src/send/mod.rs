@@ -1,44 +1,42 @@
 //! A request through the pool: lease, attempt, verdict, replay, response.
 //!
-//! Owns the order of things and the time limits. Leases come from `hub`, one attempt is `exchange`, the request
-//! body is `upload`, the response body is `body`, the rule for replays is `verdict`.
+//! Owns the way in. The order of things is `carrier`'s; leases come from `hub`, one attempt is `exchange`, the request
+//! body is `upload`, the response body is `body` and `reading`; what follows from a failure is `ledger`'s, by the rule in
+//! `verdict` and within `budget`; streams that nobody wants any more are `abandon`'s.
 
+mod abandon;
 mod body;
+mod budget;
+mod carrier;
 mod exchange;
 mod http1;
+mod ledger;
+mod reading;
 mod time_left;
 mod upload;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Uri, header, request};
+use http::{HeaderMap, Method, Request, Response, Uri, request};
 use http_body::Body;
 use tokio::time::Instant;
 
+pub(crate) use self::{
+    abandon::ResetBudget,
+    reading::{Readings, Sweeper},
+};
 pub use self::{
     body::ResponseBody,
     time_left::{TimeForm, TimeLeft},
 };
-use self::{
-    body::{BodyLimits, Rest},
-    exchange::{Answered, Limits, Unanswered, attempt},
-    upload::Upload,
-};
+use self::{budget::RetryBudget, carrier::Carrier, upload::Upload};
 use crate::{
-    config::{RetryPolicy, Timeouts},
-    error::{SendError, SendErrorKind},
-    hub::{Preference, StreamLease, Turned},
+    config::{PoolConfig, RetryPolicy, Timeouts},
+    error::SendError,
     journey::Journey,
-    status::CauseOfDeath,
+    queue::Caller,
     supervisor::Context,
-    verdict::{Decision, RetrySafe, Verdict},
 };
 
 /// What request bodies may fail with.
@@ -53,6 +51,30 @@ pub struct SendOptions {
     pub retry: RetryPolicy,
     /// Largest request body in bytes; `u64::MAX` for no limit.
     pub max_body_bytes: u64,
+    /// On whose behalf it is sent, for a fair share of streams when they are scarce.
+    pub caller: Caller,
+}
+
+/// What the requests of one pool share on their way.
+pub(crate) struct Sending {
+    retries: RetryBudget,
+    /// The moment that the budget counts from.
+    began: Instant,
+    sweeper: Sweeper,
+}
+
+impl Sending {
+    pub(crate) fn new(config: &PoolConfig) -> Self {
+        Self {
+            retries: RetryBudget::new(config.retry_budget_percent, config.retry_budget_min_per_second),
+            began: Instant::now(),
+            sweeper: Sweeper::default(),
+        }
+    }
+
+    fn since_begin(&self) -> Duration {
+        self.began.elapsed()
+    }
 }
 
 /// Carries one request; see [`crate::Pool::send`].
@@ -76,9 +98,7 @@ where
         config.replay_buffer_bytes,
         config.replay_buffer_total_bytes,
     );
-    let deadline = options.timeouts.total.map(|total| Instant::now() + total);
-    let carrier = Carrier { context, options, deadline, journey, may_have_acted: false };
-    carrier.carry(head, upload).await
+    Carrier::new(context, options, journey).carry(head, upload).await
 }
 
 /// The header of a request, kept so that it can be sent again.
@@ -106,322 +126,5 @@ impl Head {
             time_left.write(request.headers_mut(), Instant::now());
         }
         request
-    }
-}
-
-/// One request on its way.
-struct Carrier<'a> {
-    context: &'a Arc<Context>,
-    options: &'a SendOptions,
-    deadline: Option<Instant>,
-    /// The way so far; it outlives a request that is dropped half way.
-    journey: &'a mut Journey,
-    /// An earlier attempt may have been processed.
-    may_have_acted: bool,
-}
-
-enum Leased {
-    Stream(StreamLease),
-    Http1(Arc<crate::http1::Http1Pool>),
-}
-
-impl Carrier<'_> {
-    async fn carry<B>(
-        mut self,
-        head: Head,
-        mut upload: Upload<B>,
-    ) -> Result<Response<ResponseBody>, SendError>
-    where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<BoxError>,
-    {
-        loop {
-            let lease = match self.lease().await {
-                Ok(Leased::Stream(lease)) => lease,
-                Ok(Leased::Http1(pool)) => return http1::carry(self, &pool, head, upload).await,
-                Err(kind) => return Err(self.before_send(kind)),
-            };
-            let began = self.note_lease(&lease);
-            let heard = lease.link().vitals().heard();
-            let result = attempt(&lease, head.to_request(), &mut upload, self.limits()).await;
-            self.journey.body_bytes = upload.taken();
-            match result {
-                Ok(answered) => {
-                    if lease.link().vitals().responded() {
-                        self.context.hub.supervisor.notify_one();
-                    }
-                    return Ok(self.deliver(answered, upload, lease, began));
-                }
-                Err(unanswered) => {
-                    self.note_times(began, None);
-                    self.note_dying(&lease, &unanswered);
-                    self.note_silence(&lease, heard, began, &unanswered);
-                    // The permit goes back before the next lease is asked for.
-                    drop(lease);
-                    self.judge(&head.method, &upload, unanswered).map_err(|e| *e)?;
-                }
-            }
-        }
-    }
-
-    fn body_limits(&self) -> BodyLimits {
-        BodyLimits { idle: self.options.timeouts.idle, deadline: self.deadline }
-    }
-
-    fn limits(&self) -> Limits {
-        let timeouts = &self.options.timeouts;
-        Limits { response_header: timeouts.response_header, idle: timeouts.idle, deadline: self.deadline }
-    }
-
-    /// A stream on a proven connection, at once or after waiting its turn.
-    async fn lease(&mut self) -> Result<Leased, SendErrorKind> {
-        let hub = &self.context.hub;
-        let preference = match (self.journey.attempts, self.journey.connection) {
-            (1.., Some(failed)) => Preference::Replay { avoid: failed },
-            _ => Preference::Balanced,
-        };
-        loop {
-            if let Some(lease) = hub.try_lease(preference) {
-                return Ok(Leased::Stream(lease));
-            }
-            if let Some(pool) = hub.http1() {
-                return Ok(Leased::Http1(pool));
-            }
-            match self.wait_for_lease(preference).await? {
-                Ok(lease) => return Ok(Leased::Stream(lease)),
-                Err(Turned::Failed(kind)) => return Err(kind),
-                Err(Turned::Http1) => {}
-            }
-        }
-    }
-
-    async fn wait_for_lease(
-        &mut self,
-        preference: Preference,
-    ) -> Result<Result<StreamLease, Turned>, SendErrorKind> {
-        let hub = &self.context.hub;
-        // Nothing serves and we know why: say so now, not when the queue's time is up.
-        if let Some(outage) = hub.outage()
-            && hub.set().iter().all(|link| link.state() != crate::connection::State::Serving)
-        {
-            return Err(SendErrorKind::Unavailable(outage.error.clone()));
-        }
-        let began = Instant::now();
-        let limit = self.queue_limit();
-        let mut place = hub.enqueue(preference)?;
-        let waited = tokio::time::timeout(limit, place.turn()).await;
-        let after = began.elapsed();
-        self.journey.queue += after;
-        if !std::mem::replace(&mut self.journey.waited_for_dial, true) {
-            hub.counters.waited.fetch_add(1, Ordering::Relaxed);
-        }
-        match waited {
-            Ok(turn) => {
-                if let Ok(lease) = &turn
-                    && let (took, served_from) = lease.link().dialled()
-                    && served_from > began
-                {
-                    self.journey.connect = took;
-                }
-                Ok(turn)
-            }
-            Err(_) => Err(SendErrorKind::QueueTimeout { after }),
-        }
-    }
-
-    /// How long to wait for a stream: the queue's limit, or what the deadline leaves.
-    fn queue_limit(&self) -> Duration {
-        let queue = self.options.timeouts.queue;
-        self.deadline.map_or(queue, |deadline| queue.min(deadline.saturating_duration_since(Instant::now())))
-    }
-
-    fn note_lease(&mut self, lease: &StreamLease) -> Instant {
-        let link = lease.link();
-        if self.journey.attempts == 0 {
-            self.context.hub.counters.requests.fetch_add(1, Ordering::Relaxed);
-        }
-        self.journey.attempts += 1;
-        self.journey.connection = Some(link.id());
-        self.journey.generation = link.birth.generation;
-        self.journey.reused = lease.is_reuse();
-        self.journey.resumed = link.birth.facts.kind.is_resumed();
-        Instant::now()
-    }
-
-    fn note_loan(&mut self, loan: &crate::http1::Loan) -> Instant {
-        let link = loan.link();
-        if self.journey.attempts == 0 {
-            self.context.hub.counters.requests.fetch_add(1, Ordering::Relaxed);
-        }
-        self.journey.attempts += 1;
-        self.journey.connection = Some(link.id());
-        self.journey.generation = link.birth.generation;
-        self.journey.reused = link.requests() > 0;
-        self.journey.resumed = link.birth.facts.kind.is_resumed();
-        link.count_request();
-        Instant::now()
-    }
-
-    fn note_times(&mut self, began: Instant, sent_at: Option<Instant>) {
-        self.journey.ttfb = began.elapsed();
-        self.journey.send = sent_at.map_or(self.journey.ttfb, |at| at.saturating_duration_since(began));
-    }
-
-    /// A connection that opens no more streams, or said GOAWAY, is not to be picked again: its own driver may not
-    /// have come to say so yet.
-    fn note_dying(&self, lease: &StreamLease, failed: &Unanswered) {
-        let cause = match (failed.verdict, &failed.kind) {
-            (Verdict::AboveGoaway, _) => CauseOfDeath::Goaway,
-            (Verdict::NotSent, SendErrorKind::ProviderReset { .. }) => CauseOfDeath::ClosedByProvider,
-            _ => return,
-        };
-        lease.link().retire(cause, Instant::now());
-        self.context.hub.supervisor.notify_one();
-    }
-
-    /// A response that did not come in time, on a connection from which nothing was heard meanwhile, makes the
-    /// connection suspect: a PING decides whether it lives.
-    fn note_silence(&self, lease: &StreamLease, heard: u64, began: Instant, failed: &Unanswered) {
-        use SendErrorKind::{ResponseTimeout, TotalTimeout};
-        let timed_out = matches!(failed.kind, ResponseTimeout { .. } | TotalTimeout { .. });
-        // A caller in a hurry proves nothing.
-        if !timed_out || began.elapsed() < TELLING_SILENCE {
-            return;
-        }
-        let link = lease.link();
-        if link.vitals().timed_out(heard, self.context.config.suspect_after) {
-            tracing::warn!(environment = %self.context.key.environment, connection = %link.id(),
-                "requests time out and nothing is heard: the connection is under suspicion");
-            link.wake_driver();
-            self.context.hub.supervisor.notify_one();
-        }
-    }
-
-    /// Replay (`Ok`) or report.
-    fn judge<B>(
-        &mut self,
-        method: &Method,
-        upload: &Upload<B>,
-        failed: Unanswered,
-    ) -> Result<(), Box<SendError>>
-    where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: Into<BoxError>,
-    {
-        let Unanswered { kind, verdict } = failed;
-        let ours = matches!(
-            kind,
-            SendErrorKind::InvalidRequest { .. }
-                | SendErrorKind::CallerGone { .. }
-                | SendErrorKind::BodyTooLarge { .. }
-        );
-        let timed_out = matches!(
-            kind,
-            SendErrorKind::ResponseTimeout { .. }
-                | SendErrorKind::IdleTimeout { .. }
-                | SendErrorKind::TotalTimeout { .. }
-        );
-        let decision = if ours || timed_out {
-            Decision::Report(if ours { RetrySafe::No } else { RetrySafe::Unknown })
-        } else {
-            self.context.observer.retried(verdict);
-            verdict.decide(self.options.retry, method, upload.body_held(), self.journey.attempts)
-        };
-        match decision {
-            Decision::Replay => {
-                self.may_have_acted |= verdict == Verdict::MaybeProcessed;
-                self.context.hub.counters.replays.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Decision::Report(retry_safe) => {
-                let (verdict, retry_safe) = self.in_doubt(verdict, retry_safe);
-                Err(Box::new(SendError { kind, verdict: Some(verdict), retry_safe, journey: *self.journey }))
-            }
-        }
-    }
-
-    /// A failure before any byte could have been sent, or between two attempts that were not processed.
-    fn before_send(&self, kind: SendErrorKind) -> SendError {
-        let (verdict, retry_safe) = self.in_doubt(Verdict::NotSent, RetrySafe::Yes);
-        SendError { kind, verdict: Some(verdict), retry_safe, journey: *self.journey }
-    }
-
-    /// Once an earlier attempt may have been processed, no later one can make a retry safe.
-    fn in_doubt(&self, verdict: Verdict, retry_safe: RetrySafe) -> (Verdict, RetrySafe) {
-        if self.may_have_acted {
-            (Verdict::MaybeProcessed, RetrySafe::Unknown)
-        } else {
-            (verdict, retry_safe)
-        }
-    }
-
-    fn deliver<B>(
-        mut self,
-        answered: Answered,
-        upload: Upload<B>,
-        lease: StreamLease,
-        began: Instant,
-    ) -> Response<ResponseBody>
-    where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let Answered { response, unfinished, sent_at } = answered;
-        self.note_times(began, sent_at);
-        let idle = self.options.timeouts.idle;
-        // The response began before the body ended: the rest goes on beside it, as long as anybody reads.
-        let rest = unfinished.map(|stream| {
-            let caller_left = Arc::new(AtomicBool::new(false));
-            let task = tokio::spawn(finish_upload(upload, stream, idle, caller_left.clone()));
-            Rest::new(task.abort_handle(), caller_left)
-        });
-        let (parts, stream) = response.into_parts();
-        let length = content_length(&parts.headers);
-        let body = ResponseBody::h2(stream, rest, lease, length, self.body_limits());
-        Response::from_parts(parts, body)
-    }
-}
-
-/// Shorter silences than this are no sign of a dead connection, whatever limit a caller set.
-const TELLING_SILENCE: Duration = Duration::from_secs(1);
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Sends the rest of a body beside its response. Ends with the body, the stream, or a standstill.
-async fn finish_upload<B>(
-    mut upload: Upload<B>,
-    mut stream: h2::SendStream<Bytes>,
-    idle: Duration,
-    caller_left: Arc<AtomicBool>,
-) where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    upload.let_go();
-    loop {
-        let mut moved = false;
-        let step = std::future::poll_fn(|cx| {
-            let mut now = false;
-            let step = upload.poll_pump(cx, &mut stream, &mut now);
-            moved |= now;
-            if step.is_pending() && now { std::task::Poll::Ready(None) } else { step.map(Some) }
-        });
-        match tokio::time::timeout(idle, step).await {
-            Ok(None) => {}
-            Ok(Some(Ok(()))) => return,
-            // The provider wants no more; the response tells.
-            Ok(Some(Err(upload::UploadError::Stream))) => return,
-            Ok(Some(Err(_))) => {
-                caller_left.store(true, Ordering::Release);
-                stream.send_reset(h2::Reason::CANCEL);
-                return;
-            }
-            Err(_) => {
-                stream.send_reset(h2::Reason::CANCEL);
-                return;
-            }
-        }
     }
 }

@@ -6,19 +6,14 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use h2::SendStream;
 use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
-use parking_lot::Mutex;
-use tokio::time::Instant;
+use http_body::Body;
 
 use super::BoxError;
 use crate::{hub::Hub, verdict::BodyHeld};
@@ -26,21 +21,30 @@ use crate::{hub::Hub, verdict::BodyHeld};
 /// A first chunk of at most this size is handed to h2 without asking for credit first.
 const DIRECT: usize = 16 * 1024;
 
-/// Begins the message of a failed caller's body, also where it passes through hyper.
-pub(super) const CALLER_GONE: &str = "the caller's body ended early";
-
 /// Why the pump stopped before the end.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum UploadError {
     /// The caller's body failed: it went away.
+    #[error("the caller's body ended early: {0}")]
     Caller(String),
     /// The body is larger than allowed.
+    #[error("the request body is larger than {limit} bytes")]
     TooLarge {
         /// The limit in bytes.
         limit: u64,
     },
     /// The stream takes no more; its response future says why, and may hold a response all the same.
+    #[error("the stream takes no more")]
     Stream,
+}
+
+/// Who has to move next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    /// The caller owes a piece of the body.
+    Caller,
+    /// The provider has closed its window.
+    Provider,
 }
 
 /// A request body and what was taken from it.
@@ -60,6 +64,8 @@ pub(super) struct Upload<B> {
     current: Bytes,
     /// No byte of the body has been handed over in this attempt.
     untouched: bool,
+    /// For whom it waited when it last moved nothing.
+    waits_for: WaitsFor,
     /// END_STREAM has been handed to the connection in this attempt.
     done: bool,
 }
@@ -87,25 +93,9 @@ where
             cursor: 0,
             current: Bytes::new(),
             untouched: true,
+            waits_for: WaitsFor::Caller,
             done: false,
         }
-    }
-
-    /// The whole body for a connection that sends it by itself: first what was taken already, then the rest.
-    pub(super) fn into_body(self) -> (LimitedBody<B>, Arc<Progress>) {
-        let nothing_left = self.ended && self.trailers.is_none();
-        let empty = self.held.as_ref().is_none_or(|held| held.chunks.is_empty());
-        let progress = Arc::new(Progress::new(self.taken, nothing_left && empty));
-        let body = LimitedBody {
-            held: self.held,
-            body: self.body,
-            ended: self.ended,
-            trailers: self.trailers,
-            left: self.limit - self.taken.min(self.limit),
-            limit: self.limit,
-            progress: progress.clone(),
-        };
-        (body, progress)
     }
 
     /// Nothing follows the header: END_STREAM can go with it.
@@ -116,6 +106,25 @@ where
     /// Bytes taken from the caller so far.
     pub(super) fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// No byte of the body has been handed to the connection in this attempt.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.untouched
+    }
+
+    /// The next chunk for a connection that sends it by itself.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UploadError>> {
+        self.waits_for = WaitsFor::Caller;
+        let chunk = ready!(self.poll_next(cx))?;
+        self.untouched &= chunk.is_none();
+        self.waits_for = WaitsFor::Provider;
+        Poll::Ready(Ok(chunk))
+    }
+
+    /// Who stood still, if the body does.
+    pub(super) fn waits_for(&self) -> WaitsFor {
+        self.waits_for
     }
 
     /// Everything has been handed to the connection in this attempt.
@@ -129,6 +138,22 @@ where
         self.current = Bytes::new();
         self.untouched = true;
         self.done = self.is_empty();
+    }
+
+    /// The caller's trailers, once its body has ended with some.
+    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
+    }
+
+    /// Bytes that this attempt has still to hand out; `None` while the caller's body does not say.
+    pub(super) fn left(&self) -> Option<u64> {
+        let held: u64 = self
+            .held
+            .iter()
+            .flat_map(|held| held.chunks.iter().skip(self.cursor))
+            .map(|c| c.len() as u64)
+            .sum();
+        if self.ended { Some(held) } else { self.body.size_hint().exact().map(|rest| held + rest) }
     }
 
     /// Whether it can be sent again from its first byte.
@@ -155,6 +180,7 @@ where
     ) -> Poll<Result<(), UploadError>> {
         while !self.done {
             if self.current.is_empty() {
+                self.waits_for = WaitsFor::Caller;
                 match ready!(self.poll_next(cx))? {
                     Some(chunk) => self.current = chunk,
                     None => {
@@ -164,7 +190,9 @@ where
                 }
                 continue;
             }
+            self.waits_for = WaitsFor::Provider;
             ready!(self.poll_send_current(cx, stream))?;
+            self.untouched = false;
             *moved = true;
         }
         Poll::Ready(Ok(()))
@@ -182,7 +210,6 @@ where
             let chunk = std::mem::take(&mut self.current);
             let last = self.is_drained();
             stream.send_data(chunk, last).map_err(|_| UploadError::Stream)?;
-            self.untouched = false;
             self.done = last;
             return Poll::Ready(Ok(()));
         }
@@ -203,8 +230,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing follows the current chunk.
-    fn is_drained(&self) -> bool {
+    /// Nothing follows what was handed out in this attempt.
+    pub(super) fn is_drained(&self) -> bool {
         let replayed = self.held.as_ref().is_none_or(|held| self.cursor >= held.chunks.len());
         replayed && self.trailers.is_none() && (self.ended || self.body.is_end_stream())
     }
@@ -232,7 +259,7 @@ where
                 self.ended = true;
                 return Poll::Ready(Ok(None));
             };
-            let frame = frame.map_err(|e| UploadError::Caller(format!("{CALLER_GONE}: {}", e.into())))?;
+            let frame = frame.map_err(|e| UploadError::Caller(e.into().to_string()))?;
             match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => return Poll::Ready(self.take(data).map(Some)),
@@ -265,6 +292,7 @@ where
 /// Chunks kept for a replay, counted against the request's and the pool's limits.
 struct Held {
     chunks: VecDeque<Bytes>,
+    /// What they cost, see [`Held::cost`].
     bytes: usize,
     limit: usize,
     total: usize,
@@ -272,154 +300,36 @@ struct Held {
 }
 
 impl Held {
+    /// What holding a chunk costs: its bytes, and the piece itself. A body of a million single bytes is not small.
+    fn cost(data: &Bytes) -> usize {
+        data.len() + PIECE
+    }
+
     /// Keeps a chunk; `false` if that would exceed a limit.
     fn hold(&mut self, data: &Bytes) -> bool {
-        let len = data.len();
-        if self.bytes + len > self.limit {
+        let cost = Self::cost(data);
+        if self.bytes + cost > self.limit.saturating_add(PIECE) {
             return false;
         }
-        if self.hub.replay_bytes.fetch_add(len, Ordering::Relaxed) + len > self.total {
-            self.hub.replay_bytes.fetch_sub(len, Ordering::Relaxed);
+        if self.hub.replay_bytes.fetch_add(cost, Ordering::Relaxed) + cost > self.total {
+            self.hub.replay_bytes.fetch_sub(cost, Ordering::Relaxed);
             return false;
         }
-        self.bytes += len;
-        self.chunks.push_back(data.clone());
+        self.bytes += cost;
+        // A small piece keeps the whole read buffer that it was cut from: it is copied out.
+        let small = data.len() < COPIED_BELOW;
+        self.chunks.push_back(if small { Bytes::copy_from_slice(data) } else { data.clone() });
         true
     }
 }
+
+/// What a held piece costs beside its bytes: its handle, its place in the list, its allocation.
+const PIECE: usize = 96;
+/// Pieces below this are copied when they are held. Larger ones may pin a buffer of some times their size.
+const COPIED_BELOW: usize = 4 * 1024;
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.hub.replay_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
-
-/// A request body for HTTP/1.1: counted against the limit, its errors told apart from the connection's.
-pub(super) struct LimitedBody<B> {
-    /// Taken before, to be sent first.
-    held: Option<Held>,
-    body: B,
-    /// The caller's body has ended.
-    ended: bool,
-    trailers: Option<HeaderMap>,
-    left: u64,
-    limit: u64,
-    progress: Arc<Progress>,
-}
-
-impl<B> Drop for LimitedBody<B> {
-    fn drop(&mut self) {
-        // hyper lets go of a body when it is sent, also without polling an empty one; where it gives up half way it
-        // closes the connection.
-        self.progress.note(true);
-    }
-}
-
-/// How far a body that hyper sends has come.
-#[derive(Debug)]
-pub(super) struct Progress {
-    bytes: AtomicU64,
-    moved: Mutex<Moved>,
-}
-
-/// The last sign of life, and whether it was the end.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Moved {
-    pub(super) at: Instant,
-    pub(super) ended: bool,
-}
-
-impl Progress {
-    fn new(bytes: u64, ended: bool) -> Self {
-        Self { bytes: AtomicU64::new(bytes), moved: Mutex::new(Moved { at: Instant::now(), ended }) }
-    }
-
-    fn note(&self, ended: bool) {
-        *self.moved.lock() = Moved { at: Instant::now(), ended };
-    }
-
-    /// Bytes taken from the caller.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// When it last moved.
-    pub(super) fn moved(&self) -> Moved {
-        *self.moved.lock()
-    }
-}
-
-impl<B> LimitedBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    /// From what was taken before; `None` when that is sent.
-    fn next_held(&mut self) -> Option<Bytes> {
-        let chunk = self.held.as_mut()?.chunks.pop_front();
-        if chunk.is_none() {
-            self.held = None;
-        }
-        chunk
-    }
-
-    fn held_bytes(&self) -> u64 {
-        self.held.as_ref().map_or(0, |held| held.chunks.iter().map(|c| c.len() as u64).sum())
-    }
-
-    fn poll_caller(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.ended {
-            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
-        }
-        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
-            self.ended = true;
-            return Poll::Ready(None);
-        };
-        let frame = frame.map_err(|e| BoxError::from(format!("{CALLER_GONE}: {}", e.into())))?;
-        let len = frame.data_ref().map_or(0, |data| data.len() as u64);
-        match self.left.checked_sub(len) {
-            Some(left) => self.left = left,
-            None => return Poll::Ready(Some(Err(format!("{TOO_LARGE} {} bytes", self.limit).into()))),
-        }
-        self.progress.bytes.fetch_add(len, Ordering::Relaxed);
-        Poll::Ready(Some(Ok(frame)))
-    }
-}
-
-impl<B> Body for LimitedBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match self.next_held() {
-            Some(chunk) => Some(Ok(Frame::data(chunk))),
-            None => ready!(self.poll_caller(cx)),
-        };
-        let over = frame.is_none() || self.is_end_stream();
-        self.progress.note(over);
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.held_bytes() == 0 && self.trailers.is_none() && (self.ended || self.body.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let held = self.held_bytes();
-        match (self.ended, self.body.size_hint().exact()) {
-            (true, _) => SizeHint::with_exact(held),
-            (false, Some(rest)) => SizeHint::with_exact(held + rest),
-            (false, None) => SizeHint::default(),
-        }
-    }
-}
-
-/// Begins the message of a body over the limit, where it passes through hyper.
-pub(super) const TOO_LARGE: &str = "the request body is larger than";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{config::PoolConfig, error::DialError};
+use crate::config::PoolConfig;
 
 /// Consecutive failures and what follows from them.
 #[derive(Debug)]
@@ -30,13 +30,7 @@ impl Backoff {
     }
 
     /// A dial failed: the next waits. Returns for how long.
-    pub(crate) fn failed(&mut self, config: &PoolConfig, error: &DialError, now: Instant) -> Duration {
-        let refusal = if error.is_identity_fault() { Refusal::Identity } else { Refusal::None };
-        self.failed_with(config, refusal, now)
-    }
-
-    /// As [`Self::failed`], for who knows better than the error what it means.
-    pub(crate) fn failed_with(&mut self, config: &PoolConfig, refusal: Refusal, now: Instant) -> Duration {
+    pub(crate) fn failed(&mut self, config: &PoolConfig, refusal: Refusal, now: Instant) -> Duration {
         // Dials that were under way together fail together: that is one failure.
         if !self.is_pausing(now) {
             self.failures = self.failures.saturating_add(1);
@@ -98,12 +92,11 @@ mod tests {
     #[test]
     fn grows_to_the_maximum_with_jitter_and_ends_with_success() {
         let config = PoolConfig::default();
-        let error = DialError::ProveTimeout { after: Duration::from_secs(5) };
         let mut now = Instant::now();
         let mut backoff = Backoff::new(7);
         for n in 0..12u32 {
             now += config.backoff_max;
-            let delay = backoff.failed(&config, &error, now);
+            let delay = backoff.failed(&config, Refusal::None, now);
             let longest = config.backoff_initial.saturating_mul(1 << n.min(16)).min(config.backoff_max);
             assert!(delay >= longest / 2 && delay <= longest, "{n}: {delay:?} of {longest:?}");
         }
@@ -114,8 +107,7 @@ mod tests {
     #[test]
     fn a_refused_identity_is_probed_slowly() {
         let config = PoolConfig::default();
-        let error = DialError::Tls(tls_core::TlsFault::IdentityRefused { alert: "bad_certificate" });
-        let delay = Backoff::new(7).failed(&config, &error, Instant::now());
+        let delay = Backoff::new(7).failed(&config, Refusal::Identity, Instant::now());
         assert!(delay >= config.identity_fault_pause / 2);
     }
 }

@@ -146,7 +146,7 @@ impl Breaker {
 
     fn open(&mut self, why: Arc<DialError>, withholds: Withholds, config: &PoolConfig, now: Instant) {
         let refused = why.is_identity_fault() || self.wordless > 1;
-        self.backoff.failed_with(config, if refused { Refusal::Identity } else { Refusal::None }, now);
+        self.backoff.failed(config, if refused { Refusal::Identity } else { Refusal::None }, now);
         let until = self.backoff.not_before().unwrap_or(now);
         self.state = State::Open { until, why, withholds };
     }

@@ -15,6 +15,7 @@ use crate::{
     error::{SendError, SendErrorKind},
     health::{HealthCheck, HealthFault, LOOKED_AT},
     journey::Journey,
+    queue::Caller,
     send::{ResponseBody, SendOptions, send},
 };
 
@@ -75,7 +76,8 @@ async fn ask(context: &Arc<Context>, check: &HealthCheck) -> Option<Result<(), H
         Err(e) => return Some(Err(HealthFault::Unanswered(e.to_string()))),
     };
     let timeouts = Timeouts { total: Some(check.timeout), ..context.timeouts };
-    let options = SendOptions { timeouts, retry: RetryPolicy::Unprocessed, max_body_bytes: 0 };
+    let caller = Caller::default();
+    let options = SendOptions { timeouts, retry: RetryPolicy::Unprocessed, max_body_bytes: 0, caller };
     match send(context, request, &options, &mut Journey::default()).await {
         Ok(response) => {
             let (head, body) = response.into_parts();

@@ -12,12 +12,7 @@ use super::{
     pace::Maker,
 };
 use crate::{
-    connection::Link,
-    dial::{Dialled, Progress},
-    error::DialError,
-    health::HealthFault,
-    http1::Http1Pool,
-    journey::ConnectionId,
+    connection::Link, error::DialError, health::HealthFault, journey::ConnectionId, passport::Buried,
     status::CauseOfDeath,
 };
 
@@ -30,7 +25,6 @@ impl Supervisor {
                 match end {
                     LifeEnd::Failed(error) => self.note_failure(destiny.id, error),
                     LifeEnd::Served { link, ended } => self.note_end(&link, ended.cause, &ended.detail),
-                    LifeEnd::Http1(transport) => self.adopt_http1(destiny, *transport),
                 }
             }
             Err(e) => self.note_lost_tasks(&e),
@@ -60,16 +54,19 @@ impl Supervisor {
         hub.unregister(link.id());
         self.learn_from(link, now);
         self.context.observer.closed(link.id(), cause, link.requests());
+        self.context.bury(link, Buried { cause, detail, at: now });
+        self.context.note_gone(link, cause);
         tracing::info!(environment = %self.context.key.environment, connection = %link.id(),
             cause = cause.as_str(), requests = link.requests(), detail, "connection ended");
         use CauseOfDeath::{
-            Age, ClosedByProvider, Goaway, LearnedLimit, PingTimeout, ProtocolError, Replaced,
+            Abandoned, Age, ClosedByProvider, Exhausted, Goaway, LearnedLimit, PingTimeout, ProtocolError,
+            Replaced,
         };
         match cause {
-            Goaway | ClosedByProvider | PingTimeout | ProtocolError => {
+            Goaway | ClosedByProvider | PingTimeout | ProtocolError | CauseOfDeath::EmptyFrames => {
                 self.meter.note_end(Maker::Provider, now);
             }
-            Age | LearnedLimit | Replaced | CauseOfDeath::AddressGone => {
+            Age | Abandoned | LearnedLimit | Exhausted | Replaced | CauseOfDeath::AddressGone => {
                 self.meter.note_end(Maker::Pool, now);
                 return;
             }
@@ -99,17 +96,6 @@ impl Supervisor {
                 self.note_end(&link, cause, "cut");
             }
         }
-    }
-
-    fn adopt_http1(&mut self, destiny: Destiny, (dialled, progress): (Dialled, Progress)) {
-        self.signal(Signal::Proved);
-        let context = self.context.clone();
-        if context.hub.is_stopping() {
-            return;
-        }
-        let pool = context.hub.http1().unwrap_or_else(|| Http1Pool::start(context.clone()));
-        let handle = self.context.workers.handle(destiny.worker).clone();
-        handle.spawn(async move { pool.adopt(context, destiny.id, dialled, progress).await });
     }
 
     /// A health request was answered, or not.

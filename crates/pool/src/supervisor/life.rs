@@ -6,12 +6,15 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::{
-    connection::{Birth, Driver, Ended, Limits, Link, PingAnswers, wire},
+    connection::{Birth, Driver, Ended, Limits, Link, PingAnswers, Proof, wire},
     dial::{Dialled, Progress, dial_off_worker},
+    drift::Resumption,
     error::DialError,
     health::{self, HealthFault},
+    http1,
     journey::ConnectionId,
     observe::DialReport,
+    passport::counted,
     status::{CauseOfDeath, Protocol},
 };
 
@@ -22,33 +25,37 @@ pub(super) enum LifeEnd {
     Failed(Arc<DialError>),
     /// It served, and ended.
     Served { link: Arc<Link>, ended: Ended },
-    /// The provider chose HTTP/1.1: the transport goes to the exclusive pool.
-    Http1(Box<(Dialled, Progress)>),
 }
 
 /// What the supervisor decided about a connection before it was dialled.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Destiny {
-    pub(super) id: ConnectionId,
-    pub(super) worker: usize,
-    pub(super) max_age: std::time::Duration,
+pub(crate) struct Destiny {
+    pub(crate) id: ConnectionId,
+    pub(crate) worker: usize,
+    pub(crate) max_age: std::time::Duration,
 }
 
 /// Lives one connection.
 pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, LifeEnd) {
     let mut progress = Progress::begin();
     let generation = context.hub.generation.load_full();
+    let watch = context.records.dials.begin(generation.tickets().stats().taken);
     let result = dial_off_worker(&context, &generation, &mut progress).await;
+    let resumption = watch.end(generation.tickets().stats().taken);
     let end = match result {
-        Ok(dialled) if dialled.facts.alpn == Some(tls_core::Alpn::H2) => {
+        Ok(dialled) => {
             let address = dialled.address;
-            let end = serve(&context, destiny, dialled, &mut progress).await;
+            let end = if dialled.facts.alpn == Some(tls_core::Alpn::H2) {
+                serve(&context, destiny, dialled, resumption, &mut progress).await
+            } else {
+                // `http/1.1`, or nothing agreed on.
+                http1::serve(&context, destiny, dialled, resumption, &mut progress).await
+            };
             if end.is_err() {
                 context.directory.note_failure(address);
             }
             end
         }
-        Ok(dialled) => return (destiny, LifeEnd::Http1(Box::new((dialled, progress)))),
         Err(e) => Err(e),
     };
     let end = match end {
@@ -56,6 +63,7 @@ pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, L
         Err(e) => {
             let report = context.report(destiny.id, generation.serial(), &progress, None, Some(e.code()));
             context.observer.dialled(&report);
+            context.bury_dial(destiny.id, generation.serial(), &progress, &e);
             LifeEnd::Failed(Arc::new(e))
         }
     };
@@ -66,10 +74,12 @@ async fn serve(
     context: &Arc<Context>,
     destiny: Destiny,
     dialled: Dialled,
+    resumption: Resumption,
     progress: &mut Progress,
 ) -> Result<(Arc<Link>, Ended), DialError> {
     let Dialled { transport, facts, address, generation } = dialled;
     let resumed = facts.kind.is_resumed();
+    let (transport, tickets) = counted(transport);
     let (wire, handle) = wire(transport);
     let (sender, connection) = context
         .h2_settings()
@@ -87,6 +97,7 @@ async fn serve(
         facts,
     };
     let link = Link::new(birth, Some(sender));
+    link.passport.note_tickets(tickets);
     let limits = Limits {
         max_streams: context.config.max_streams,
         ping_timeout: context.config.ping_timeout.max(context.timeouts.prove),
@@ -97,15 +108,7 @@ async fn serve(
             .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
 
     let answers = prove(context, &mut driver, &link, resumed, progress).await?;
-    let phases = progress.phases_now();
-    link.proved(phases);
-    let report = context.report(destiny.id, generation, progress, Some(resumed), None);
-    context.observer.dialled(&report);
-    let counters = &hub.counters;
-    counters.connections.fetch_add(1, Ordering::Relaxed);
-    if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
-    hub.register(link.clone());
-    hub.supervisor.notify_one();
+    context.announce(&link, progress, resumption);
     let ended = driver.until_ended(answers).await;
     Ok((link, ended))
 }
@@ -125,11 +128,18 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     let limit = context.timeouts.prove;
     let proof = async {
         let answers = until_answered(context, driver).await?;
+        link.passport.note_proof(match answers {
+            PingAnswers::Expected => Proof::Ping,
+            PingAnswers::Never => Proof::SettingsAck,
+        });
         if let (Some(check), Some(sender)) = (&context.config.health, link.sender()) {
             let asked = driver.during(health::ask(sender, &context.key.authority, check)).await?;
             // Anything but a refusal of the certificate is the application's matter, not this connection's.
             if let Err(fault @ HealthFault::CertificateRefused(_)) = asked {
                 return Ok(Err(fault.to_dial_error(check)));
+            }
+            if asked.is_ok() {
+                link.passport.note_proof(Proof::HealthRequest);
             }
         }
         Ok(Ok(answers))
@@ -174,6 +184,20 @@ const PING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 const PING_PATIENCE_KNOWN: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Context {
+    /// A connection is proven: it serves from now on, and everybody hears of it.
+    pub(crate) fn announce(&self, link: &Arc<Link>, progress: &Progress, resumption: Resumption) {
+        link.proved(progress.phases_now());
+        let resumed = link.birth.facts.kind.is_resumed();
+        let report = self.report(link.id(), link.birth.generation, progress, Some(resumed), None);
+        self.observer.dialled(&report);
+        let counters = &self.hub.counters;
+        counters.connections.fetch_add(1, Ordering::Relaxed);
+        if resumed { &counters.resumed } else { &counters.full }.fetch_add(1, Ordering::Relaxed);
+        self.hub.register(link.clone());
+        self.hub.supervisor.notify_one();
+        self.note_proven(link, resumption);
+    }
+
     pub(crate) fn report(
         &self,
         connection: ConnectionId,

@@ -8,12 +8,12 @@ use super::{
     Supervisor,
     breaker::Signal,
     policy::{Draining, Facts, Mode, Plan, Test, decide},
-    standing::Serving,
+    standing::{Lending, Serving},
 };
 use crate::{
     config::LearnedLimitsMode,
     connection::{Link, State, Trust},
-    status::{CauseOfDeath, Protocol},
+    status::CauseOfDeath,
 };
 
 /// A connection that the provider ends before it carried anything and before this age counts as a failed dial.
@@ -33,7 +33,7 @@ impl Supervisor {
         if ticked.is_some() {
             self.tell_breaker(ticked);
         }
-        self.meter.note_requests(hub.counters.totals().requests, now);
+        self.meter.note_requests(hub.totals().requests, now);
         let links = hub.links();
         self.look_at_probe(&links, now);
         let mut facts = Facts {
@@ -50,8 +50,10 @@ impl Supervisor {
             limits: self.learned.limits(),
             test: if self.learned.retest_due(now) { Test::Due } else { Test::NotDue },
         };
-        // Connections that are lent exclusively are bb8's to keep.
-        for link in links.iter().filter(|link| link.birth.protocol == Protocol::H2) {
+        for link in &links {
+            if link.passport.take_settings_changed() {
+                self.context.note_settings(link);
+            }
             match link.state() {
                 State::Serving => facts.serving.push(self.look_at(link, active, now)),
                 State::Draining => {
@@ -68,13 +70,7 @@ impl Supervisor {
 
     fn mode(&self) -> Mode {
         let hub = &self.context.hub;
-        if hub.is_stopping() {
-            Mode::Stopping
-        } else if hub.http1().is_some() {
-            Mode::Http1
-        } else {
-            Mode::Running
-        }
+        if hub.is_stopping() { Mode::Stopping } else { Mode::Running }
     }
 
     fn look_at(&mut self, link: &Link, active: u64, now: Instant) -> Serving {
@@ -92,7 +88,8 @@ impl Supervisor {
             condemned: self.condemnation(link, active),
             doubted: link.vitals().trust() != Trust::Full,
             probing: self.probe == Some(link.id()),
-            idle_for: self.idle_for(link, now),
+            idle_for: link.idle_for(now).unwrap_or_default(),
+            lending: Lending::of(link.birth.protocol),
         }
     }
 
@@ -104,15 +101,6 @@ impl Supervisor {
         self.context.directory.is_gone(link.birth.address).then_some(CauseOfDeath::AddressGone)
     }
 
-    fn idle_for(&mut self, link: &Link, now: Instant) -> Duration {
-        let carried = link.requests();
-        let entry = self.idle.entry(link.id()).or_insert((carried, now));
-        if entry.0 != carried || link.in_flight() > 0 {
-            *entry = (carried, now);
-        }
-        now.saturating_duration_since(entry.1)
-    }
-
     /// Has the connection under test outlived the limits?
     fn look_at_probe(&mut self, links: &[std::sync::Arc<Link>], now: Instant) {
         let Some(id) = self.probe else { return };
@@ -122,12 +110,13 @@ impl Supervisor {
             self.make_known();
             return;
         };
-        let idle = self.idle_for(link, now);
+        let idle = link.idle_for(now).unwrap_or_default();
         let age = now.saturating_duration_since(link.birth.born);
         if self.learned.outlived(link.requests(), age, idle) {
             tracing::info!(environment = %self.context.key.environment, connection = %id,
                 limits = ?self.learned.limits(), "a learned limit no longer holds");
             self.probe = None;
+            self.context.note_limits(&self.learned.limits());
             self.make_known();
         }
     }
@@ -151,6 +140,7 @@ impl Supervisor {
         if self.learned.note(sample) {
             tracing::info!(environment = %self.context.key.environment, limits = ?self.learned.limits(),
                 "the provider ends connections by a rule; successors will serve before");
+            self.context.note_limits(&self.learned.limits());
         }
         self.make_known();
     }

@@ -28,12 +28,12 @@ use tokio::{
     time::Instant,
 };
 
-pub(crate) use self::backoff::Backoff;
 pub use self::breaker::BreakerState;
+pub(crate) use self::life::Destiny;
 use self::{
     breaker::{Breaker, Signal},
     checks::Checks,
-    life::{Destiny, LifeEnd, live},
+    life::{LifeEnd, live},
     pace::Meter,
     policy::Plan,
     standing::Budget,
@@ -49,6 +49,8 @@ use crate::{
     key::PoolKey,
     learned::Learned,
     observe::Observer,
+    passport::Records,
+    send::Sending,
     status::{BreakerStatus, LearnedStatus, Protocol},
     workers::Workers,
 };
@@ -64,6 +66,9 @@ pub(crate) struct Context {
     /// The addresses that dials may use.
     pub(crate) directory: Directory,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) records: Records,
+    /// What requests share on their way.
+    pub(crate) sending: Sending,
 }
 
 /// Longest interval of PINGs to a provider that found them too many.
@@ -90,8 +95,6 @@ pub(crate) struct Supervisor {
     health: Health,
     checks: Checks,
     meter: Meter,
-    /// Per connection: requests carried when last looked at, and since when that number stands.
-    idle: HashMap<ConnectionId, (u64, Instant)>,
     /// Serial of the generation that was active when last looked.
     active: u64,
 }
@@ -110,7 +113,6 @@ impl Supervisor {
             health: Health::default(),
             checks: Checks::start(&context),
             meter: Meter::new(now),
-            idle: HashMap::new(),
             active: 0,
             context,
         }
@@ -123,9 +125,7 @@ impl Supervisor {
             let wake_at = plan.wake_at;
             self.carry_out(&plan);
             self.publish();
-            if self.context.hub.is_stopping() && self.lives.is_empty() && !self.lends() {
-                // bb8 keeps a floor of its own: without its pool nothing dials any more.
-                self.context.hub.set_http1(None);
+            if self.context.hub.is_stopping() && self.lives.is_empty() {
                 return;
             }
             let hub = self.context.hub.clone();
@@ -137,11 +137,6 @@ impl Supervisor {
                 () = sleep_until(wake_at) => {}
             }
         }
-    }
-
-    /// Whether an HTTP/1.1 connection is on loan.
-    fn lends(&self) -> bool {
-        self.context.hub.links().iter().any(|l| l.birth.protocol == Protocol::Http11 && l.in_flight() > 0)
     }
 
     fn carry_out(&mut self, plan: &Plan) {
@@ -162,7 +157,9 @@ impl Supervisor {
         let budget = Budget::of(&self.learned.limits(), &self.meter.pace());
         for link in self.context.hub.links() {
             let role = if self.probe == Some(link.id()) { Role::Probe } else { Role::Regular };
-            link.allot(role, budget.map(|b| (b.requests, b.wake_at)));
+            if link.allot(role, budget.map(|b| (b.requests, b.wake_at))) {
+                self.context.hub.supervisor.notify_one();
+            }
             if let Some((_, cause)) = plan.retire.iter().find(|(id, _)| *id == link.id()) {
                 link.retire(*cause, now);
             }
@@ -208,29 +205,19 @@ impl Supervisor {
             }
         }
         hub.set_dialling(self.dialling.len());
-        let mut serving: Vec<_> = links
+        let (mut serving, exclusive): (Vec<_>, Vec<_>) = links
             .into_iter()
-            .filter(|l| l.birth.protocol == Protocol::H2 && l.state() == State::Serving)
-            .collect();
+            .filter(|l| l.state() == State::Serving)
+            .partition(|l| l.birth.protocol == Protocol::H2);
+        let all = serving.len() + exclusive.len();
         serving.sort_by_key(|l| l.id());
-        self.idle.retain(|id, _| serving.iter().any(|l| l.id() == *id));
-        let floor_met = match hub.http1() {
-            Some(pool) if pool.floor_met() => true,
-            Some(pool) => {
-                if !hub.is_stopping() {
-                    pool.mend(self.context.workers.handle(0));
-                }
-                false
-            }
-            None => serving.len() >= self.context.config.min_connections as usize,
-        };
-        hub.set_floor_met(floor_met);
-        let nothing_serves = serving.is_empty() && hub.http1().is_none();
+        hub.set_floor_met(all >= self.context.config.min_connections as usize);
         if hub.set_differs(&serving) {
             hub.publish(serving);
         } else {
             hub.dispatch();
         }
+        let nothing_serves = all == 0;
         if nothing_serves && self.dialling.is_empty() && self.breaker.until().is_some() {
             // No dial is made for a while, for a known reason: whoever waits should not wait for nothing.
             hub.report_outage();
@@ -248,6 +235,8 @@ impl Supervisor {
             let why = self.breaker.why().map(|why| why.code());
             tracing::info!(environment = %self.context.key.environment, state = state.as_str(), why, "breaker");
             self.context.observer.breaker(state);
+            // What it allows has changed after the policy looked.
+            self.context.hub.supervisor.notify_one();
         }
         self.make_known();
     }

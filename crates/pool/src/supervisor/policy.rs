@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     breaker::Allowance,
-    standing::{Pace, Serving, Standing},
+    standing::{Lending, Pace, Serving, Standing},
 };
 use crate::{config::PoolConfig, journey::ConnectionId, learned::LearnedLimits, status::CauseOfDeath};
 
@@ -22,10 +22,8 @@ pub(super) struct Draining {
 /// What the pool is for at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Keep connections.
+    /// Keep connections, of whichever version the provider answers with.
     Running,
-    /// The provider speaks HTTP/1.1: the connections are kept elsewhere.
-    Http1,
     /// End all of them.
     Stopping,
 }
@@ -77,6 +75,8 @@ pub(super) struct Plan {
 
 /// Dials at once, whatever the need. Handshakes cost the provider more than us; a herd of them helps nobody.
 const MAX_DIALS: u32 = 4;
+/// The same where each connection carries one request only.
+const MAX_EXCLUSIVE_DIALS: u32 = 8;
 /// How often a connection under test is looked at.
 const PROBE_LOOK: Duration = Duration::from_millis(500);
 
@@ -89,7 +89,6 @@ pub(super) fn decide(config: &PoolConfig, facts: &Facts) -> Plan {
     }
     match facts.mode {
         Mode::Running => keep(config, facts, &mut plan),
-        Mode::Http1 => retire_all(facts, CauseOfDeath::Replaced, &mut plan),
         Mode::Stopping => retire_all(facts, CauseOfDeath::Stopped, &mut plan),
     }
     plan
@@ -115,21 +114,45 @@ fn keep(config: &PoolConfig, facts: &Facts, plan: &mut Plan) {
         }
     }
     let serving = count(&fresh);
+    let most = most(config, facts);
     // A provider that ends connections of its own accord takes one at any time: have a spare.
     let spare = u32::from(facts.recent_ends > 0);
     let floor = (config.min_connections + spare).min(config.max_connections);
-    let growth = facts.dialling == 0 && (facts.waiting > 0 || facts.growth_wanted);
-    let load = needed_for(&facts.serving);
-    let wanted = floor.max(load).max(serving + u32::from(growth)).min(config.max_connections);
+    let load =
+        if lends_exclusively(facts) { needed_beside(&fresh, facts) } else { needed_for(&facts.serving) };
+    let wanted = floor.max(load).max(serving + growth(facts)).min(most);
     plan_dials(config, facts, wanted.saturating_sub(serving + facts.dialling), serving, plan);
 
     // Make before break: an elder goes only when the floor stands, and the load can be carried, without it.
-    if serving >= config.min_connections.max(load).min(config.max_connections) {
+    if serving >= config.min_connections.max(load).min(most) {
         plan.probe = probe(facts, &due);
         plan.retire
             .extend(due.iter().filter(|(c, _)| Some(c.id) != plan.probe).map(|(c, cause)| (c.id, *cause)));
     }
     shrink(config, facts, &fresh, floor, plan);
+}
+
+/// Most connections: where one carries one request, more of them are needed.
+fn most(config: &PoolConfig, facts: &Facts) -> u32 {
+    if lends_exclusively(facts) {
+        config.http1_max_connections.max(config.min_connections)
+    } else {
+        config.max_connections
+    }
+}
+
+fn lends_exclusively(facts: &Facts) -> bool {
+    facts.serving.iter().any(|c| c.lending == Lending::Exclusive)
+}
+
+/// How many connections more those who wait are worth. One shared connection serves many of them: one dial at a time.
+/// An exclusive one serves one: as many as wait.
+fn growth(facts: &Facts) -> u32 {
+    if lends_exclusively(facts) {
+        facts.waiting
+    } else {
+        u32::from(facts.dialling == 0 && (facts.waiting > 0 || facts.growth_wanted))
+    }
 }
 
 /// How many of the `missing` connections are dialled now.
@@ -144,6 +167,7 @@ fn plan_dials(config: &PoolConfig, facts: &Facts, missing: u32, serving: u32, pl
         }
         Allowance::Trial => 1,
         // Below the floor all that is missing is urgent; above it, only what ends while a dial takes its time.
+        Allowance::Any if lends_exclusively(facts) => MAX_EXCLUSIVE_DIALS,
         Allowance::Any if serving < config.min_connections => MAX_DIALS,
         Allowance::Any => facts.pace.replacements_at_once().min(MAX_DIALS),
     };
@@ -167,6 +191,15 @@ fn needed_for(serving: &[Serving]) -> u32 {
         .checked_div(capacity * 3)
         .map_or(0, |whole| whole + u64::from(whole * capacity * 3 != in_flight * 4 * serving.len() as u64));
     u32::try_from(needed).unwrap_or(u32::MAX)
+}
+
+/// The same where further connections carry one request each: these, and one for each request that they cannot carry
+/// with a quarter to spare.
+fn needed_beside(fresh: &[&Serving], facts: &Facts) -> u32 {
+    let in_flight: u64 = facts.serving.iter().map(|c| u64::from(c.in_flight)).sum();
+    let room: u64 = fresh.iter().map(|c| u64::from(c.capacity)).sum();
+    let lacking = (in_flight * 4).div_ceil(3).saturating_sub(room);
+    count(fresh).saturating_add(u32::try_from(lacking).unwrap_or(u32::MAX))
 }
 
 /// Ends connections above the floor that have carried nothing for a while.

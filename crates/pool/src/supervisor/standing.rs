@@ -6,7 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{journey::ConnectionId, learned::LearnedLimits, status::CauseOfDeath};
+use crate::{
+    connection::{STREAM_ROOM, STREAM_WARNING},
+    http1::IDLE_LIMIT,
+    journey::ConnectionId,
+    learned::LearnedLimits,
+    status::{CauseOfDeath, Protocol},
+};
 
 /// A connection that carries new streams.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +31,35 @@ pub(super) struct Serving {
     pub(super) doubted: bool,
     /// It puts the learned limits to the test.
     pub(super) probing: bool,
-    /// How long it has carried nothing.
+    /// How long it has carried nothing; zero while it carries something.
     pub(super) idle_for: Duration,
+    pub(super) lending: Lending,
+}
+
+/// How a connection is lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lending {
+    /// To many requests at once (HTTP/2).
+    Shared,
+    /// To one request at a time (HTTP/1.1). No PING keeps it alive while it is idle.
+    Exclusive,
+}
+
+impl Lending {
+    pub(super) fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::H2 => Self::Shared,
+            Protocol::Http11 => Self::Exclusive,
+        }
+    }
+
+    /// How long such a connection may be idle, whatever was learned.
+    fn idle_limit(self) -> Option<Duration> {
+        match self {
+            Self::Shared => None,
+            Self::Exclusive => Some(IDLE_LIMIT),
+        }
+    }
 }
 
 /// How a connection stands.
@@ -100,39 +133,57 @@ impl Serving {
         if now >= self.retire_at {
             return Standing::Due(CauseOfDeath::Age);
         }
+        if self.requests >= STREAM_ROOM {
+            return Standing::Due(CauseOfDeath::Exhausted);
+        }
         if let Some(budget) = Budget::of(limits, pace) {
             if self.requests >= budget.requests {
                 return Standing::Due(CauseOfDeath::LearnedLimit);
             }
             if self.requests >= budget.wake_at {
-                return Standing::Fading { until: self.next_end(now, limits) };
+                return Standing::Fading { until: self.next_end(now, limits, pace).map(|end| end.at) };
             }
         }
-        match self.next_end(now, limits) {
-            Some(end) if now >= end => Standing::Due(CauseOfDeath::LearnedLimit),
-            Some(end) if now + pace.lead() >= end => Standing::Fading { until: Some(end) },
+        if self.requests >= STREAM_ROOM - STREAM_WARNING {
+            return Standing::Fading { until: self.next_end(now, limits, pace).map(|end| end.at) };
+        }
+        match self.next_end(now, limits, pace) {
+            Some(end) if now >= end.at => Standing::Due(end.cause),
+            Some(end) if now >= end.fades_at => Standing::Fading { until: Some(end.at) },
             _ if self.doubted => Standing::Fading { until: Some(self.retire_at) },
-            Some(end) => {
-                let lead = pace.lead();
-                Standing::Fresh { until: Some((end.checked_sub(lead).unwrap_or(end)).min(self.retire_at)) }
-            }
+            Some(end) => Standing::Fresh { until: Some(end.fades_at.min(self.retire_at)) },
             None => Standing::Fresh { until: Some(self.retire_at) },
         }
     }
 
-    /// When it must be gone by the learned limits on time: nine tenths of the age, eight of the idle time, less a
-    /// share that differs from connection to connection, so that those born together do not go together.
-    fn next_end(&self, now: Instant, limits: &LearnedLimits) -> Option<Instant> {
+    /// When it must be gone by the limits on time: nine tenths of a learned age, eight of a learned idle time, less a
+    /// share that differs from connection to connection, so that those born together do not go together. While it
+    /// carries something it may fall idle at any moment: then this is when to look again, at the latest.
+    fn next_end(&self, now: Instant, limits: &LearnedLimits, pace: &Pace) -> Option<End> {
         let stagger = [0.0, 0.05, 0.1, 0.15][usize::try_from(self.id.0 % 4).unwrap_or(0)];
-        let by_age = limits.age.map(|age| self.born + age.mul_f64(0.9 - stagger));
         let idle_since = now.checked_sub(self.idle_for).unwrap_or(now);
-        let by_idle = limits
-            .idle
-            .filter(|_| self.in_flight == 0 && !self.idle_for.is_zero())
-            .map(|idle| idle_since + idle.mul_f64(0.8 - stagger));
-        match (by_age, by_idle) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let by_age =
+            limits.age.map(|age| (self.born, age.mul_f64(0.9 - stagger), CauseOfDeath::LearnedLimit));
+        let by_rule =
+            limits.idle.map(|idle| (idle_since, idle.mul_f64(0.8 - stagger), CauseOfDeath::LearnedLimit));
+        let by_habit = self
+            .lending
+            .idle_limit()
+            .map(|idle| (idle_since, idle.mul_f64(1.0 - stagger), CauseOfDeath::Idle));
+        let ends = [by_age, by_rule, by_habit].into_iter().flatten().map(|(since, span, cause)| {
+            // Where a dial takes long against the span, a successor would fade as soon as it serves.
+            let lead = pace.lead().min(span / 4);
+            End { at: since + span, fades_at: since + (span - lead), cause }
+        });
+        ends.min_by_key(|end| end.at)
     }
+}
+
+/// A foreseeable end.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    at: Instant,
+    /// When its successor should be dialled.
+    fades_at: Instant,
+    cause: CauseOfDeath,
 }

@@ -64,6 +64,7 @@ fn start_at_port(port: u16, client: &ClientCredentials, dialler: &Thread) -> Poo
         seed: 7,
         workers: Workers::current().dialling_on(dialler.handle.clone()),
         observer: Arc::new(Unobserved),
+        obituaries: Obituaries::new(Arc::new(SystemClock)),
     };
     Pool::start(spec, &Handle::current())
 }

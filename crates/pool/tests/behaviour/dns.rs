@@ -59,6 +59,7 @@ impl Observer for Deaths {
     }
     fn goaway(&self, _: ConnectionId, _: u32) {}
     fn retried(&self, _: Verdict) {}
+    fn drifted(&self, _: pool::DriftField) {}
 }
 
 struct Stage {
@@ -83,6 +84,7 @@ fn start_by_name(server: &NameServer, port: u16, client: &ClientCredentials, con
         seed: 7,
         workers: Workers::current(),
         observer: deaths.clone(),
+        obituaries: Obituaries::new(Arc::new(SystemClock)),
     };
     Stage { pool: Pool::start(spec, &Handle::current()), deaths }
 }

@@ -90,6 +90,7 @@ fn goaways_under_load_on_many_workers_leave_no_request_in_doubt() {
             seed: 7,
             workers: Workers::new(handles.clone()),
             observer: Arc::new(Unobserved),
+            obituaries: Obituaries::new(Arc::new(SystemClock)),
         };
         let pool = Pool::start(spec, &Handle::current());
         warm(&pool).await;

@@ -3,8 +3,13 @@
 
 mod dial;
 mod dns;
+mod frames;
 mod habits;
 mod http1;
+mod http1_life;
 mod http2;
 mod nameserver;
+mod passports;
+mod sending;
 mod support;
+mod traps;

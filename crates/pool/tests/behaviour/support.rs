@@ -17,8 +17,8 @@ pub(crate) use http::{Request, Response, StatusCode};
 pub(crate) use http_body::{Body, Frame};
 pub(crate) use http_body_util::BodyExt;
 pub(crate) use pool::{
-    HostPort, Journey, Pool, PoolConfig, PoolKey, PoolSpec, ResponseBody, RetryPolicy, RetrySafe, SendError,
-    SendErrorKind, SendOptions, State, Target, Timeouts, Unobserved, Workers, coalesce,
+    HostPort, Journey, Obituaries, Pool, PoolConfig, PoolKey, PoolSpec, ResponseBody, RetryPolicy, RetrySafe,
+    SendError, SendErrorKind, SendOptions, State, Target, Timeouts, Unobserved, Workers, coalesce,
 };
 pub(crate) use provider_sim::{
     Behaviour, ClientCredentials, ClientSpec, GoAwayForm, HttpVersions, Pki, PkiOptions, Simulator,
@@ -89,7 +89,17 @@ pub(crate) fn start_at(
     config: PoolConfig,
     timeouts: Timeouts,
 ) -> Pool {
-    let spec = PoolSpec {
+    Pool::start(spec(port, generation, config, timeouts), &Handle::current())
+}
+
+/// What such a pool is made from.
+pub(crate) fn spec(
+    port: u16,
+    generation: Arc<Generation>,
+    config: PoolConfig,
+    timeouts: Timeouts,
+) -> PoolSpec {
+    PoolSpec {
         key: PoolKey {
             customer: "CUSTOMER-0001".to_owned(),
             environment: "sandbox".to_owned(),
@@ -107,8 +117,42 @@ pub(crate) fn start_at(
         seed: 7,
         workers: Workers::current(),
         observer: Arc::new(Unobserved),
-    };
-    Pool::start(spec, &Handle::current())
+        obituaries: Obituaries::new(Arc::new(SystemClock)),
+    }
+}
+
+/// Worker threads as the gateway has them: each with a runtime of its own.
+pub(crate) struct Threads {
+    pub(crate) handles: Vec<Handle>,
+    stops: Vec<(tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>)>,
+}
+
+impl Threads {
+    pub(crate) fn start(count: usize) -> Self {
+        let (mut handles, mut stops) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            handles.push(runtime.handle().clone());
+            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+            let thread = std::thread::spawn(move || {
+                pool::workers::enter(index);
+                runtime.block_on(stopped).unwrap();
+            });
+            stops.push((stop, thread));
+        }
+        Self { handles, stops }
+    }
+
+    pub(crate) fn workers(&self) -> Workers {
+        Workers::new(self.handles.clone())
+    }
+
+    pub(crate) fn stop(self) {
+        for (stop, thread) in self.stops {
+            let _ = stop.send(());
+            thread.join().unwrap();
+        }
+    }
 }
 
 pub(crate) async fn warm(pool: &Pool) {
@@ -120,7 +164,12 @@ pub(crate) fn config(min: u32, max: u32) -> PoolConfig {
 }
 
 pub(crate) fn options() -> SendOptions {
-    SendOptions { timeouts: Timeouts::default(), retry: RetryPolicy::Unprocessed, max_body_bytes: u64::MAX }
+    SendOptions {
+        timeouts: Timeouts::default(),
+        retry: RetryPolicy::Unprocessed,
+        max_body_bytes: u64::MAX,
+        caller: pool::Caller::default(),
+    }
 }
 
 /// A body of unknown length.
@@ -274,6 +323,8 @@ where
         let speak = Arc::new(speak);
         loop {
             let (tcp, _) = listener.accept().await.unwrap();
+            // What is written has left when the write is over.
+            tcp.set_nodelay(true).unwrap();
             let (acceptor, speak) = (acceptor.clone(), speak.clone());
             tokio::spawn(async move {
                 if let Ok(tls) = acceptor.accept(tcp).await {

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use http_body_util::BodyExt;
+use pool::Obituaries;
 use tower::ServiceExt;
 
 use super::*;
@@ -16,26 +17,34 @@ use crate::{
     },
 };
 
-struct Fixture {
+pub(crate) struct Fixture {
     app: Router,
-    sandbox: Arc<FakeView>,
+    pub(crate) sandbox: Arc<FakeView>,
     production: Arc<FakeView>,
     recorder: Recorder,
+    pub(crate) obituaries: Arc<Obituaries>,
 }
 
-async fn fixture() -> Fixture {
+pub(crate) async fn fixture() -> Fixture {
     let sandbox = FakeView::new("sandbox", Requirement::Required);
     let production = FakeView::new("production", Requirement::Optional);
     let recorder = Recorder::start_on(None, &RecorderOptions::default(), Metrics::new(catalog())).unwrap();
     let views: [Arc<dyn PoolView>; 2] = [sandbox.clone(), production.clone()];
     let readiness = Readiness::new(views.clone());
     let health = Health::new(&readiness).await;
-    let state = AdminState { telemetry: recorder.flusher(), pools: views.into(), readiness, health };
-    Fixture { app: router(state, HostCheck::LoopbackOnly), sandbox, production, recorder }
+    let obituaries = Obituaries::new(Arc::new(tls_core::SystemClock));
+    let state = AdminState {
+        telemetry: recorder.flusher(),
+        pools: views.into(),
+        obituaries: obituaries.clone(),
+        readiness,
+        health,
+    };
+    Fixture { app: router(state, HostCheck::LoopbackOnly), sandbox, production, recorder, obituaries }
 }
 
 impl Fixture {
-    async fn get(&self, target: &str) -> (StatusCode, String) {
+    pub(crate) async fn get(&self, target: &str) -> (StatusCode, String) {
         self.ask(target, "127.0.0.1:9901").await
     }
 
@@ -47,7 +56,7 @@ impl Fixture {
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    async fn json(&self, target: &str) -> (StatusCode, serde_json::Value) {
+    pub(crate) async fn json(&self, target: &str) -> (StatusCode, serde_json::Value) {
         let (status, text) = self.get(target).await;
         (status, serde_json::from_str(&text).expect("JSON"))
     }
@@ -57,7 +66,7 @@ impl Fixture {
 async fn the_index_lists_every_endpoint_and_each_answers() {
     let fixture = fixture().await;
     let (_, index) = fixture.get("/").await;
-    for path in ["/healthz", "/readyz", "/metrics", "/api/v1/pools"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/api/v1/pools", "/api/v1/connections", "/api/v1/drift"] {
         assert!(index.contains(path), "{path}");
         assert_ne!(fixture.get(path).await.0, StatusCode::NOT_FOUND, "{path}");
     }
@@ -117,7 +126,15 @@ async fn pools_are_listed_as_json_with_units_in_the_names() {
 #[tokio::test]
 async fn a_page_on_another_name_reads_nothing() {
     let fixture = fixture().await;
-    for path in ["/", "/metrics", "/api/v1/pools", "/nonsense", "/tsh.gateway.v1.Pools/List"] {
+    for path in [
+        "/",
+        "/metrics",
+        "/api/v1/pools",
+        "/api/v1/connections",
+        "/api/v1/drift",
+        "/nonsense",
+        "/tsh.gateway.v1.Pools/List",
+    ] {
         assert_eq!(
             fixture.ask(path, "rebound.example:9901").await.0,
             StatusCode::MISDIRECTED_REQUEST,

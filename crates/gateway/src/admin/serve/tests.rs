@@ -34,7 +34,13 @@ async fn serve_on(listener: AdminListener) -> Fixture {
     let recorder = Recorder::start_on(None, &RecorderOptions::default(), Metrics::new(catalog())).unwrap();
     let readiness = Readiness::new([view.clone()]);
     let health = Health::new(&readiness).await;
-    let state = AdminState { telemetry: recorder.flusher(), pools: Arc::new([view]), readiness, health };
+    let state = AdminState {
+        telemetry: recorder.flusher(),
+        pools: Arc::new([view]),
+        obituaries: pool::Obituaries::new(Arc::new(tls_core::SystemClock)),
+        readiness,
+        health,
+    };
     let (address, stop) = (listener.local_address(), CancellationToken::new());
     let task = tokio::spawn(serve(listener, state, stop.clone()));
     Fixture { address, stop, task, _recorder: recorder }

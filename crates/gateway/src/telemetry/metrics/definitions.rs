@@ -85,6 +85,8 @@ definitions! {
         "Failed attempts by what is known about processing";
     GOAWAYS = "tsh_goaways_total", Kind::Counter, ["environment", "error"],
         "GOAWAY frames of the provider";
+    PROVIDER_DRIFT = "tsh_provider_drift_total", Kind::Counter, ["environment", "field"],
+        "Changes of the provider that were news: SETTINGS, TLS, certificates, tickets, limits, addresses";
     REPLAY_BYTES = "tsh_replay_bytes", Kind::Gauge, ["environment"],
         "Bytes of request bodies held for replays now";
     FLOOR_MET = "tsh_floor_met", Kind::Gauge, ["environment"],

@@ -1,7 +1,7 @@
 //! Handles of one environment: counters that its pool moves, gauges that are read from its status at a scrape.
 
 use metrics::{Counter, Gauge, Histogram};
-use pool::{CauseOfDeath, ConnectionStatus, GenerationRole, PoolStatus, State, Verdict};
+use pool::{CauseOfDeath, ConnectionStatus, DriftField, GenerationRole, PoolStatus, State, Verdict};
 
 use super::{Registrar, definitions as def};
 use crate::{
@@ -42,6 +42,7 @@ pub(crate) struct EnvironmentMetrics {
     pub(super) connection_requests: Histogram,
     retries: Vec<Counter>,
     goaways: [Counter; 3],
+    drift: Vec<Counter>,
     gauges: Gauges,
 }
 
@@ -83,6 +84,7 @@ impl EnvironmentMetrics {
             connection_requests: registrar.histogram(&def::CONNECTION_REQUESTS, &[env]),
             retries: Verdict::ALL.map(|verdict| counter(&def::RETRIES, "verdict", verdict.as_str())).into(),
             goaways: GOAWAY_ERRORS.map(|error| counter(&def::GOAWAYS, "error", error)),
+            drift: DriftField::ALL.map(|field| counter(&def::PROVIDER_DRIFT, "field", field.as_str())).into(),
             gauges: Gauges::register(registrar, environment),
         }
     }
@@ -113,6 +115,10 @@ impl EnvironmentMetrics {
             "enhance_your_calm" => 1,
             _ => 2,
         }]
+    }
+
+    pub(super) fn drift(&self, field: DriftField) -> Option<&Counter> {
+        DriftField::ALL.iter().position(|&known| known == field).map(|at| &self.drift[at])
     }
 
     /// Sets the gauges from how the environment stands now.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pool::{CauseOfDeath, ConnectionId, DialReport, Verdict};
+use pool::{CauseOfDeath, ConnectionId, DialReport, DriftField, Verdict};
 
 use super::environment::EnvironmentMetrics;
 
@@ -45,6 +45,12 @@ impl pool::Observer for PoolObserver {
 
     fn retried(&self, verdict: Verdict) {
         if let Some(counter) = self.metrics.retries(verdict) {
+            counter.increment(1);
+        }
+    }
+
+    fn drifted(&self, field: DriftField) {
+        if let Some(counter) = self.metrics.drift(field) {
             counter.increment(1);
         }
     }

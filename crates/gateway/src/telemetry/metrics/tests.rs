@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use pool::{CauseOfDeath, ConnectionId, DialPhases, DialReport, GenerationRole, State, Verdict};
+use pool::{CauseOfDeath, ConnectionId, DialPhases, DialReport, DriftField, GenerationRole, State, Verdict};
 
 use super::*;
 use crate::{
@@ -141,7 +141,7 @@ fn every_code_that_a_dial_can_fail_with_has_its_own_series() {
 }
 
 #[test]
-fn deaths_goaways_and_retries_are_counted() {
+fn deaths_goaways_retries_and_drift_are_counted() {
     let metrics = Metrics::new(catalog());
     let observer = metrics.observer(1).unwrap();
     observer.closed(ConnectionId(1), CauseOfDeath::Goaway, 200);
@@ -149,6 +149,7 @@ fn deaths_goaways_and_retries_are_counted() {
     observer.goaway(ConnectionId(2), 11);
     observer.goaway(ConnectionId(3), 1);
     observer.retried(Verdict::AboveGoaway);
+    observer.drifted(DriftField::MaxConcurrentStreams);
     let text = metrics.render(&[]);
     for series in [
         r#"tsh_connections_closed_total{environment="production",cause="goaway"}"#,
@@ -156,6 +157,7 @@ fn deaths_goaways_and_retries_are_counted() {
         r#"tsh_goaways_total{environment="production",error="enhance_your_calm"}"#,
         r#"tsh_goaways_total{environment="production",error="other"}"#,
         r#"tsh_retries_total{environment="production",verdict="above_goaway"}"#,
+        r#"tsh_provider_drift_total{environment="production",field="max_concurrent_streams"}"#,
         r#"tsh_connection_requests_bucket{environment="production",le="200"}"#,
     ] {
         assert_eq!(value(&text, series), Some(1.0), "{series}");

@@ -37,6 +37,7 @@ fn serving(id: u64) -> Serving {
         doubted: false,
         probing: false,
         idle_for: Duration::ZERO,
+        lending: Lending::Shared,
     }
 }
 
@@ -258,4 +259,101 @@ fn a_connection_whose_address_left_the_name_is_replaced_make_before_break() {
     assert_eq!((plan.dials, plan.retire.len()), (1, 0));
     f.serving.push(serving(3));
     assert_eq!(decide(&config(), &f).retire, [(ConnectionId(1), CauseOfDeath::AddressGone)]);
+}
+
+/// HTTP/1.1: one connection, one request.
+fn exclusive(id: u64, in_flight: u32) -> Serving {
+    Serving { in_flight, capacity: 1, lending: Lending::Exclusive, ..serving(id) }
+}
+
+#[test]
+fn exclusive_connections_grow_by_as_many_as_wait_and_no_herd() {
+    let config = PoolConfig { http1_max_connections: 16, ..config() };
+    let mut f = facts(vec![exclusive(1, 1), exclusive(2, 1)]);
+    f.waiting = 3;
+    assert_eq!(decide(&config, &f).dials, 3, "each of them needs one of its own");
+    f.waiting = 100;
+    assert_eq!(decide(&config, &f).dials, MAX_EXCLUSIVE_DIALS);
+    f.dialling = MAX_EXCLUSIVE_DIALS;
+    assert_eq!(decide(&config, &f).dials, 0);
+    f.serving = (1..=16).map(|id| exclusive(id, 1)).collect();
+    f.dialling = 0;
+    assert_eq!(decide(&config, &f).dials, 0, "never above the maximum");
+}
+
+#[test]
+fn busy_exclusive_connections_have_a_spare_before_anybody_waits() {
+    let f = facts((1..=3).map(|id| exclusive(id, 1)).collect());
+    assert_eq!(decide(&config(), &f).dials, 1);
+}
+
+#[test]
+fn connections_of_both_versions_make_up_the_floor() {
+    let f = facts(vec![serving(1), exclusive(2, 0)]);
+    let plan = decide(&config(), &f);
+    assert_eq!((plan.dials, plan.retire.len()), (0, 0), "a mixed provider is not dialled without end");
+    let mut old = serving(1);
+    old.condemned = Some(CauseOfDeath::Replaced);
+    let f = facts(vec![old, exclusive(2, 0), exclusive(3, 0)]);
+    assert_eq!(decide(&config(), &f).retire, [(ConnectionId(1), CauseOfDeath::Replaced)]);
+}
+
+#[test]
+fn an_idle_exclusive_connection_goes_before_the_provider_closes_it_and_not_before_its_successor_serves() {
+    let mut old = exclusive(1, 0);
+    old.idle_for = crate::http1::IDLE_LIMIT;
+    let mut f = facts(vec![old, exclusive(2, 0)]);
+    f.now = Instant::now() + crate::http1::IDLE_LIMIT;
+    f.serving[1].idle_for = Duration::ZERO;
+    let plan = decide(&config(), &f);
+    assert_eq!((plan.dials, plan.retire.len()), (1, 0));
+    f.serving.push(exclusive(3, 0));
+    assert_eq!(decide(&config(), &f).retire, [(ConnectionId(1), CauseOfDeath::Idle)]);
+}
+
+#[test]
+fn a_learned_idle_limit_is_kept_by_a_fifth() {
+    let mut f = facts(vec![exclusive(4, 0), exclusive(5, 0)]);
+    f.limits.idle = Some(Duration::from_secs(10));
+    f.pace.dial = Duration::from_millis(50);
+    let fades = Duration::from_secs(8) - f.pace.lead();
+    for (idle, dials) in [(fades - Duration::from_millis(1), 0), (fades, 1)] {
+        f.serving[0].idle_for = idle;
+        f.now = Instant::now() + idle;
+        assert_eq!(decide(&config(), &f).dials, dials, "{idle:?}");
+    }
+    f.serving.push(exclusive(6, 0));
+    f.serving[0].idle_for = Duration::from_secs(8);
+    assert_eq!(decide(&config(), &f).retire, [(ConnectionId(4), CauseOfDeath::LearnedLimit)]);
+}
+
+#[test]
+fn a_slow_dial_makes_no_successor_fade_at_birth() {
+    let mut f = facts(vec![exclusive(1, 0), exclusive(2, 0)]);
+    f.limits.idle = Some(Duration::from_secs(1));
+    f.pace.dial = Duration::from_secs(2);
+    assert_eq!(decide(&config(), &f).dials, 0);
+}
+
+#[test]
+fn a_shared_connection_goes_only_when_exclusive_ones_can_carry_its_load() {
+    let mut old = serving(1);
+    old.condemned = Some(CauseOfDeath::Replaced);
+    old.in_flight = 4;
+    let mut f = facts(vec![old, exclusive(2, 0), exclusive(3, 0)]);
+    let plan = decide(&config(), &f);
+    assert_eq!((plan.dials, plan.retire.len()), (4, 0), "four requests and a quarter to spare need six");
+    f.serving.extend((4..=7).map(|id| exclusive(id, 0)));
+    assert_eq!(decide(&config(), &f).retire, [(ConnectionId(1), CauseOfDeath::Replaced)]);
+}
+
+#[test]
+fn a_connection_whose_stream_numbers_run_out_is_replaced_make_before_break() {
+    use crate::connection::{STREAM_ROOM, STREAM_WARNING};
+    let with = |requests| Serving { requests, ..serving(1) };
+    let mut f = facts(vec![with(STREAM_ROOM - STREAM_WARNING), serving(2)]);
+    let plan = decide(&config(), &f);
+    assert_eq!((plan.dials, plan.retire.len()), (1, 0), "the successor comes first");
+    f.serving = vec![with(STREAM_ROOM), serving(2), serving(3)];
+    assert_eq!(decide(&config(), &f).retire, vec![(ConnectionId(1), CauseOfDeath::Exhausted)]);
 }
