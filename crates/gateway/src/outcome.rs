@@ -99,6 +99,8 @@ error_codes! {
     QueueTimeout = "queue_timeout", 503, Unavailable, WARN, Operator, "No stream became free in time";
     /// The deadline of the whole exchange passed.
     DeadlineExceeded = "deadline_exceeded", 504, DeadlineExceeded, WARN, Provider, "The deadline passed";
+    /// The queue moves too slowly for the deadline; the request was not queued.
+    DeadlineUnreachable = "deadline_unreachable", 504, DeadlineExceeded, WARN, Operator, "The queue is too long for the deadline";
     /// The provider sent no response header in time.
     ResponseTimeout = "response_timeout", 504, DeadlineExceeded, WARN, Provider, "The provider did not answer in time";
     /// A body stood still for too long.
@@ -198,9 +200,8 @@ impl ErrorCode {
             SendErrorKind::QueueTimeout { .. } => Self::QueueTimeout,
             SendErrorKind::ResponseTimeout { .. } => Self::ResponseTimeout,
             SendErrorKind::IdleTimeout { .. } => Self::IdleTimeout,
-            SendErrorKind::TotalTimeout { .. } | SendErrorKind::DeadlineUnreachable { .. } => {
-                Self::DeadlineExceeded
-            }
+            SendErrorKind::TotalTimeout { .. } => Self::DeadlineExceeded,
+            SendErrorKind::DeadlineUnreachable { .. } => Self::DeadlineUnreachable,
             SendErrorKind::ProviderReset { .. } => Self::ProviderReset,
             SendErrorKind::CallerGone { .. } => Self::CallerGone,
             SendErrorKind::BodyTooLarge { .. } => Self::BodyTooLarge,

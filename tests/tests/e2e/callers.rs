@@ -1,8 +1,13 @@
 //! Callers: who they are in the log, and what becomes of those that break the rules or take nothing.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use gateway::grpc::proto::{self, egress_client::EgressClient, send_request::Target};
 use http::Request;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tonic::{Code, transport::Channel};
 use tsh_tests::{
     Http1, Plan, Provider, caller::HOST, caller::ask, empty, eventually, full, tls::Closed, within,
@@ -205,4 +210,53 @@ async fn an_h2c_caller_that_opens_no_window_is_ended_and_blamed_and_its_others_g
     let (response, _) = sender.send_request(request("shut-2", "0"), true).unwrap();
     assert_eq!(within("a reply without a body", response).await.unwrap().status(), 200);
     drop(ping);
+}
+
+/// One request from another address of this host.
+async fn from_address(
+    lab: &tsh_tests::Lab,
+    address: [u8; 4],
+    request: Request<tsh_tests::Body>,
+) -> tsh_tests::Reply {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    let tcp = socket.connect(lab.egress()).await.unwrap();
+    Http1::over(tcp).await.send(request).await
+}
+
+#[tokio::test]
+async fn a_flood_of_one_caller_does_not_keep_another_waiting() {
+    const FLOOD: usize = 20;
+    let provider = Provider::start().await;
+    let pool = "min_connections = 1\nmax_connections = 1\nmax_streams = 1";
+    let plan = Plan::at(&provider).with(|e| {
+        e.pool = pool.into();
+        e.timeouts = "queue_ms = 20000".into();
+    });
+    let lab = Arc::new(plan.section("[callers.flood]\naddresses = [\"127.0.0.2\"]\n").ready().await);
+    let served = Arc::new(AtomicUsize::new(0));
+    let mut flood = tokio::task::JoinSet::new();
+    for n in 0..FLOOD {
+        let (lab, served) = (lab.clone(), served.clone());
+        flood.spawn(async move {
+            let request = ask("GET", "/", &format!("flood-{n}")).header("sim-delay-ms", "100");
+            let reply = from_address(&lab, [127, 0, 0, 2], request.body(empty()).unwrap()).await;
+            served.fetch_add(1, Ordering::SeqCst);
+            reply.status
+        });
+    }
+    eventually("the flood waits", async || {
+        (lab.pool("sandbox").await["queue_depth"].as_u64() >= Some(FLOOD as u64 / 2)).then_some(())
+    })
+    .await;
+    let before = served.load(Ordering::SeqCst);
+    let reply = from_address(&lab, [127, 0, 0, 3], ask("GET", "/", "quiet-1").body(empty()).unwrap()).await;
+    let passed = served.load(Ordering::SeqCst) - before;
+    assert_eq!(reply.status, 200);
+    assert!(passed <= 3, "{passed} of the flood went before it, {before} had gone by then");
+    assert_eq!(lab.log_line("quiet-1").await["caller"], "-");
+    assert_eq!(lab.log_line("flood-0").await["caller"], "flood");
+    while let Some(status) = flood.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
 }

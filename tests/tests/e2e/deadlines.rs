@@ -195,3 +195,41 @@ async fn a_message_of_the_grpc_api_has_the_shorter_of_its_deadlines() {
     assert_eq!(status.metadata().get("gw-retry-safe").unwrap(), "yes", "{status:?}");
     assert_eq!((provider.sim.seen("m-3"), provider.sim.seen("m-4")), (0, 0));
 }
+
+#[tokio::test]
+async fn a_deadline_that_the_queue_cannot_meet_is_refused_at_once() {
+    let provider = Provider::start().await;
+    let pool = "min_connections = 1\nmax_connections = 1\nmax_streams = 1";
+    let lab = plan(&provider)
+        .with(|e| {
+            e.pool = pool.into();
+            e.timeouts = "queue_ms = 60000".into();
+        })
+        .ready()
+        .await;
+    // Enough for a while: the queue moves once in 50 ms.
+    let mut flood = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let mut connection = lab.http1().await;
+        let request = ask("GET", "/", &format!("flood-{n}")).header("sim-delay-ms", "50");
+        flood.spawn(async move { connection.open(request.body(empty()).unwrap()).await.map(|_| ()) });
+    }
+    let mut tries = 0;
+    let (id, reply) = eventually("a refusal", async || {
+        tries += 1;
+        let id = format!("hopeless-{tries}");
+        let reply = lab.send(ask("GET", "/", &id).header(HEADER, "300").body(empty()).unwrap()).await;
+        assert_eq!(reply.header("gw-retry-safe"), "yes", "{reply:?}");
+        // Until the queue's pace is known, the deadline passes in it.
+        match reply.header("gw-error") {
+            "deadline_unreachable" => Some((id, reply)),
+            "deadline_exceeded" => None,
+            _ => panic!("{reply:?}"),
+        }
+    })
+    .await;
+    lab.assert_failed(&reply, &id, "deadline_unreachable", "yes").await;
+    let line = lab.log_line(&id).await;
+    assert!(line["total_us"].as_u64().unwrap() < 300_000, "at once, not when the deadline passed: {line}");
+    assert_eq!((&line["blame"], provider.sim.seen(&id)), (&"operator".into(), 0));
+}

@@ -7,6 +7,7 @@ mod connections;
 mod deadlines;
 mod faults;
 mod grpc;
+mod health;
 mod http1;
 mod matrix;
 mod metrics;

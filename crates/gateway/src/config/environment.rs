@@ -2,6 +2,8 @@
 //!
 //! Owns names, stages and the keys that are not files; certificates and anchors are read in `credentials`.
 
+use std::net::SocketAddr;
+
 use pool::Timeouts;
 use tls_core::{Regime, Stage};
 
@@ -30,6 +32,7 @@ pub(crate) struct Slot {
 pub(crate) struct Inherited<'c> {
     pub(crate) timeouts: &'c Timeouts,
     pub(crate) limits: &'c Limits,
+    pub(crate) name_servers: &'c [SocketAddr],
     pub(crate) now: time::OffsetDateTime,
 }
 
@@ -101,6 +104,7 @@ fn read_environment(
     let via = section.text("via").and_then(|text| parsed(section, &text, parse_via));
     let required = section.boolean("required").unwrap_or(true);
     let mut pool = read_pool(section, inherited.limits);
+    pool.name_servers = inherited.name_servers.to_vec();
     pool.health = health::read(section, endpoint.as_ref());
     let tls = read_tls(section);
 

@@ -133,7 +133,9 @@ fn read(root: &Section<'_>, path: &Path, now: OffsetDateTime) -> (Option<Config>
     let log = settings::read_log(root);
     let runtime = settings::read_runtime(root);
     let shutdown = settings::read_shutdown(root);
-    let inherited = environment::Inherited { timeouts: &timeouts, limits: &limits, now };
+    let name_servers = settings::read_dns(root);
+    let inherited =
+        environment::Inherited { timeouts: &timeouts, limits: &limits, name_servers: &name_servers, now };
     let slots = environment::read(root, &inherited);
     let routes = route::read(root, &slots, &timeouts);
     let environments: Option<Vec<_>> = slots.into_iter().map(|slot| slot.environment).collect();

@@ -2,10 +2,11 @@
 //!
 //! Owns reading them over their defaults, and the rules between two keys. Ranges of single keys stand in `keys`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use pool::{LearnedLimitsMode, PoolConfig, Timeouts};
+use pool::{LastStreamId, LearnedLimitsMode, PoolConfig, Timeouts};
 use tls_core::{Alpn, KeyExchange, TlsOptions};
 
 use super::finding::Complaint;
@@ -76,6 +77,7 @@ pub(crate) fn read_pool(environment: &Section<'_>, limits: &Limits) -> PoolConfi
     section.set_whole("max_connections", &mut pool.max_connections);
     section.set_whole("max_streams", &mut pool.max_streams);
     section.set_whole("queue_capacity", &mut pool.queue_capacity);
+    section.set_whole("queue_reserved", &mut pool.queue_reserved);
     section.set_duration("max_age_s", &mut pool.max_age);
     section.set_duration("idle_shrink_s", &mut pool.idle_shrink);
     section.set_duration("ping_interval_s", &mut pool.ping_interval);
@@ -93,6 +95,13 @@ pub(crate) fn read_pool(environment: &Section<'_>, limits: &Limits) -> PoolConfi
     }
     section.set_duration("retest_after_ms", &mut pool.retest_after);
     section.set_whole("suspect_after", &mut pool.suspect_after);
+    section.set_whole("resets_per_30s", &mut pool.resets_per_30s);
+    if let Some(trust) = section.boolean("trust_last_stream_id") {
+        pool.last_stream_id =
+            if trust { LastStreamId::Trusted } else { LastStreamId::DistrustedUnlessIdempotent };
+    }
+    section.set_whole("retry_budget_percent", &mut pool.retry_budget_percent);
+    section.set_whole("retry_budget_min_per_second", &mut pool.retry_budget_min_per_second);
     judge_pool(&section, &pool);
     pool
 }
@@ -199,6 +208,32 @@ fn read_list<T: Copy + PartialEq>(section: &Section<'_>, name: &str, words: &[(&
     }
     (values.len() == texts.len()).then_some(values)
 }
+
+/// Reads `[dns]`: name servers; none for the system's.
+pub(crate) fn read_dns(root: &Section<'_>) -> Vec<SocketAddr> {
+    const MOST: usize = 8;
+    let section = root.section("dns", keys::DNS);
+    let texts = section.texts("servers").unwrap_or_default();
+    if texts.len() > MOST {
+        let what = format!("{} name servers are named; {MOST} may be", texts.len());
+        let complaint = Complaint::new("too_many_servers", what, "name those that are nearest");
+        section.report().error(&section.at_key("servers"), complaint);
+    }
+    let read = |text: &Text<'_>| {
+        let address = text.value.parse().map(|ip: IpAddr| SocketAddr::new(ip, DNS_PORT));
+        address.or_else(|_| text.value.parse::<SocketAddr>()).ok().filter(|a| a.port() != 0).or_else(|| {
+            let what = format!("\"{}\" is not the address of a name server", text.value);
+            let remedy =
+                "write its IP address, with a port unless it is 53: \"10.0.0.53\" or \"[fd00::53]:5353\"";
+            section.report().error(&text.at, Complaint::new("bad_address", what, remedy));
+            None
+        })
+    };
+    texts.iter().filter_map(read).collect()
+}
+
+/// Where name servers listen, unless told otherwise (RFC 1035 §4.2).
+const DNS_PORT: u16 = 53;
 
 /// Reads `[log]`.
 pub(crate) fn read_log(root: &Section<'_>) -> Log {

@@ -35,10 +35,8 @@ impl Peer {
 /// Whose requests these are when requests wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// The same for all requests of one caller; says nothing by itself.
-    pub id: u64,
-    /// Against others that wait. Range 1..=1000.
-    pub weight: NonZeroU16,
+    /// The same for all requests of one caller, with its weight (1..=1000) against others that wait.
+    pub queue: pool::Caller,
     /// Index of the name in the configuration; `None` for a caller that has none there.
     pub name: Option<u16>,
 }
@@ -90,11 +88,11 @@ impl Callers {
             Peer::Unix(uid) => (uid.and_then(|uid| self.uids.get(&uid).copied()), Identity::User(uid)),
         };
         let weight = name.and_then(|index| self.weights.get(usize::from(index)));
-        Share {
+        let queue = pool::Caller {
             id: self.numbers.hash_one(name.map_or(identity, Identity::Named)),
             weight: weight.copied().unwrap_or(NonZeroU16::MIN),
-            name,
-        }
+        };
+        Share { queue, name }
     }
 }
 
@@ -128,13 +126,17 @@ mod tests {
     fn by_default_an_address_or_a_user_is_a_caller_whatever_its_port() {
         let callers = Callers::default();
         let one = callers.of(tcp("10.0.0.1"));
-        assert_eq!((one.weight.get(), one.name), (1, None));
+        assert_eq!((one.queue.weight.get(), one.name), (1, None));
         assert_eq!(one, callers.of(Peer::Tcp("10.0.0.1:1".parse().unwrap())));
         assert_eq!(one, callers.of(tcp("::ffff:10.0.0.1")), "IPv4 over a socket of IPv6");
-        assert_ne!(one.id, callers.of(tcp("10.0.0.2")).id);
-        assert_eq!(callers.of(tcp("2001:db8::1")).id, callers.of(tcp("2001:db8::2")).id, "one /64, one host");
-        assert_ne!(callers.of(tcp("2001:db8::1")).id, callers.of(tcp("2001:db8:0:1::1")).id);
-        assert_ne!(callers.of(Peer::Unix(Some(1))).id, callers.of(Peer::Unix(Some(2))).id);
+        assert_ne!(one.queue.id, callers.of(tcp("10.0.0.2")).queue.id);
+        assert_eq!(
+            callers.of(tcp("2001:db8::1")).queue.id,
+            callers.of(tcp("2001:db8::2")).queue.id,
+            "one /64, one host"
+        );
+        assert_ne!(callers.of(tcp("2001:db8::1")).queue.id, callers.of(tcp("2001:db8:0:1::1")).queue.id);
+        assert_ne!(callers.of(Peer::Unix(Some(1))).queue.id, callers.of(Peer::Unix(Some(2))).queue.id);
         assert_eq!(callers.of(Peer::Unix(Some(1))), callers.of(Peer::Unix(Some(1))));
     }
 
@@ -157,9 +159,9 @@ mod tests {
             (Peer::Unix(None), None, 1),
         ] {
             let share = callers.of(peer);
-            assert_eq!((share.name, share.weight.get()), (name, weight), "{peer:?}");
+            assert_eq!((share.name, share.queue.weight.get()), (name, weight), "{peer:?}");
         }
-        assert_eq!(callers.of(tcp("10.1.9.9")).id, callers.of(Peer::Unix(Some(1000))).id);
-        assert_ne!(callers.of(tcp("10.1.9.9")).id, callers.of(tcp("10.9.9.9")).id);
+        assert_eq!(callers.of(tcp("10.1.9.9")).queue.id, callers.of(Peer::Unix(Some(1000))).queue.id);
+        assert_ne!(callers.of(tcp("10.1.9.9")).queue.id, callers.of(tcp("10.9.9.9")).queue.id);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, header};
-use pool::{Journey, RetrySafe};
+use pool::{Journey, Phase, RetrySafe};
 
 use super::{body::ReplyBody, exchange::Exchange, headers::CORRELATION_ID};
 use crate::{grpc, outcome::ErrorCode};
@@ -23,6 +23,8 @@ pub(super) struct Failure {
     pub(super) retry_safe: RetrySafe,
     /// When a retry may be of use, if that is known.
     pub(super) retry_after: Option<Duration>,
+    /// How far it came; `None` if the pool was not asked.
+    pub(super) phase: Option<Phase>,
     /// This occurrence, for a person.
     pub(super) detail: String,
 }
@@ -30,7 +32,13 @@ pub(super) struct Failure {
 impl Failure {
     /// A failure that happened before the pool was asked.
     pub(super) fn early(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, retry_safe: code.retry_safe_before_send(), retry_after: None, detail: detail.into() }
+        Self {
+            code,
+            retry_safe: code.retry_safe_before_send(),
+            retry_after: None,
+            phase: None,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -71,6 +79,7 @@ fn trailers_only(failure: &Failure, exchange: Exchange) -> Response<ReplyBody> {
 pub(crate) fn document(
     code: ErrorCode,
     retry_safe: RetrySafe,
+    phase: Option<Phase>,
     detail: &str,
     correlation_id: Option<&HeaderValue>,
 ) -> Bytes {
@@ -83,6 +92,7 @@ pub(crate) fn document(
         "code": row.code,
         "retry_safe": retry_safe.as_str(),
         "blame": row.blame.as_str(),
+        "phase": phase.map(Phase::as_str),
         "correlation_id": correlation_id.and_then(|id| id.to_str().ok()),
     });
     Bytes::from(document.to_string())
@@ -91,7 +101,8 @@ pub(crate) fn document(
 fn problem(failure: &Failure, exchange: Exchange) -> Response<ReplyBody> {
     let row = failure.code.row();
     let correlation = exchange.correlation_id.clone();
-    let document = document(failure.code, failure.retry_safe, &failure.detail, correlation.as_ref());
+    let document =
+        document(failure.code, failure.retry_safe, failure.phase, &failure.detail, correlation.as_ref());
     let timing = server_timing(&exchange.journey);
     let mut reply = Response::new(ReplyBody::own(document, Some(exchange)));
     *reply.status_mut() = failure.code.status();

@@ -72,7 +72,8 @@ impl EgressCore for WholeRequests {
         match pool.send(request, &options, &mut journey).await {
             Ok(response) => collect(response, journey, limit).await,
             Err(error) => {
-                let Refused { code, retry_safe, retry_after, detail } = failure_of(&error, deadline, pool);
+                let Refused { code, retry_safe, retry_after, detail, .. } =
+                    failure_of(&error, deadline, pool);
                 let (message, journey) = (detail, error.journey);
                 Err(Box::new(Failure { code, retry_safe, retry_after, message, journey }))
             }
@@ -88,7 +89,7 @@ impl WholeRequests {
             timeouts: route.map_or(upstream.timeouts, |r| r.timeouts),
             retry: route.map(|r| r.retry).unwrap_or_default(),
             max_body_bytes: core.limits.max_body_bytes.unwrap_or(u64::MAX),
-            caller: pool::Caller::default(),
+            caller: call.share.map(|share| share.queue).unwrap_or_default(),
         }
     }
 
@@ -169,7 +170,7 @@ fn cut(error: &BodyError, journey: Journey) -> Box<Failure> {
 }
 
 fn before_send(refused: Refused) -> Box<Failure> {
-    let Refused { code, retry_safe, retry_after, detail } = refused;
+    let Refused { code, retry_safe, retry_after, detail, .. } = refused;
     Box::new(Failure { code, retry_safe, retry_after, message: detail, journey: Journey::default() })
 }
 

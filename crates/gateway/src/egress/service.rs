@@ -112,7 +112,7 @@ fn prepare<'a, B>(
         timeouts,
         retry: route.retry,
         max_body_bytes: core.limits.max_body_bytes.unwrap_or(u64::MAX),
-        caller: pool::Caller::default(),
+        caller: exchange.caller().share.queue,
     };
     Ok(Prepared { upstream, request, options })
 }
@@ -218,7 +218,8 @@ pub(super) fn failure_of(error: &SendError, deadline: Option<Instant>, pool: &Po
         SendErrorKind::Unavailable(_) => pool.retry_after(),
         _ => None,
     };
-    Failure { code, retry_safe: error.retry_safe, retry_after, detail: error.to_string() }
+    let phase = Some(error.journey.phase);
+    Failure { code, retry_safe: error.retry_safe, retry_after, phase, detail: error.to_string() }
 }
 
 fn deliver(response: Response<pool::ResponseBody>, mut exchange: Exchange) -> Response<ReplyBody> {

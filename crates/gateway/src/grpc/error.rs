@@ -55,9 +55,13 @@ pub(super) fn status(failure: &Failure, correlation_id: Option<&HeaderValue>) ->
     let info = ErrorInfo {
         reason: row.code.to_owned(),
         domain: DOMAIN.to_owned(),
-        metadata: [("blame", row.blame.as_str()), ("retry_safe", failure.retry_safe.as_str())]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into(),
+        metadata: [
+            ("blame", row.blame.as_str()),
+            ("retry_safe", failure.retry_safe.as_str()),
+            ("phase", failure.journey.phase.as_str()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into(),
     };
     let details = RpcStatus {
         code: row.grpc as i32,
@@ -95,7 +99,7 @@ pub(super) fn code_of_refusal(grpc: tonic::Code) -> ErrorCode {
 /// The reply to a request that is not gRPC at all: a problem document (RFC 9457), as for plain HTTP.
 pub(super) fn problem(failure: &Failure) -> http::Response<tonic::body::Body> {
     let row = failure.code.row();
-    let document = document(failure.code, failure.retry_safe, &failure.message, None);
+    let document = document(failure.code, failure.retry_safe, None, &failure.message, None);
     let body = tonic::body::Body::new(http_body_util::Full::new(document));
     let mut response = http::Response::new(body);
     *response.status_mut() = failure.code.status();
@@ -133,7 +137,10 @@ mod tests {
             assert_eq!(details.code, code.row().grpc as i32);
             let info = ErrorInfo::decode(details.details[0].value.as_slice()).unwrap();
             assert_eq!((info.reason.as_str(), info.domain.as_str()), (code.as_str(), "tsh-gateway"));
-            assert_eq!(info.metadata["retry_safe"], "unknown");
+            assert_eq!(
+                (info.metadata["retry_safe"].as_str(), info.metadata["phase"].as_str()),
+                ("unknown", "waiting")
+            );
             assert_eq!(info.metadata["blame"], code.row().blame.as_str());
             assert_eq!(status.metadata().get(GW_ERROR).unwrap(), code.as_str());
             assert_eq!(status.metadata().get(GW_RETRY_SAFE).unwrap(), "unknown");

@@ -77,7 +77,6 @@ pub(crate) struct Link {
     home: OnceLock<Home>,
     ping_rtt_us: AtomicU64,
     /// Microseconds from its birth to when it last fell idle.
-    idle_since_us: AtomicU64,
     credited: AtomicBool,
     vitals: Vitals,
     opening: Opening,
@@ -102,7 +101,6 @@ impl Link {
             permits: Permits::new(),
             home: OnceLock::new(),
             ping_rtt_us: AtomicU64::new(u64::MAX),
-            idle_since_us: AtomicU64::new(0),
             credited: AtomicBool::new(false),
             vitals: Vitals::default(),
             opening: Opening::default(),
@@ -144,16 +142,38 @@ impl Link {
         self.permits.open();
     }
 
-    /// No new streams from now on, for this reason; the driver closes it when the last one ends.
+    /// No new leases from now on, for this reason; the driver closes it when the last stream ends. Streams that are
+    /// leased already may still be opened, unless the provider would not take them any more.
     pub(crate) fn retire(&self, cause: CauseOfDeath, now: Instant) {
+        self.begin_drain(cause, now);
+        use CauseOfDeath::{ClosedByProvider, Goaway, PingTimeout, ProtocolError};
+        let refused = matches!(cause, Goaway | ClosedByProvider | PingTimeout | ProtocolError);
+        // Whichever comes second, this or the release of the last permit, sees the other.
+        if refused || self.in_flight() == 0 {
+            self.forbid();
+        }
+        self.driver.wake();
+    }
+
+    /// As [`Self::retire`], and not even a stream that is leased already may be opened: what the connection believed
+    /// was withdrawn.
+    pub(crate) fn retire_at_once(&self, cause: CauseOfDeath, now: Instant) {
+        self.begin_drain(cause, now);
+        self.forbid();
+        self.driver.wake();
+    }
+
+    fn begin_drain(&self, cause: CauseOfDeath, now: Instant) {
         let _ = self.cause.set(cause);
         let _ = self.drain_since.set(now);
         // Before the state says so: whoever sees the new state sees the last permit too.
         self.permits.close();
         self.advance(Event::Retire);
-        // With the last handle gone h2 says GOAWAY and closes once the streams are done.
+    }
+
+    /// No stream can be opened any more. With the last handle gone h2 says GOAWAY and closes once the streams are done.
+    fn forbid(&self) {
         drop(self.sender.lock().take());
-        self.driver.wake();
     }
 
     /// The transport is gone.
@@ -297,9 +317,13 @@ impl Link {
 
     /// Gives a permit back. Leases do; see [`Self::hub_with_waiters`] for what comes next.
     pub(crate) fn release(&self) {
+        if self.permits.release() > 0 {
+            return;
+        }
         self.fell_idle(self.birth.born.elapsed());
-        if self.permits.release() == 0 {
-            self.passport.fell_idle(self.birth.born.elapsed());
+        if !self.permits.view().is_open() {
+            self.forbid();
+            self.driver.wake();
         }
     }
 
@@ -319,14 +343,13 @@ impl Link {
     }
 
     fn fell_idle(&self, age: Duration) {
-        let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-        self.idle_since_us.store(age, Ordering::Relaxed);
+        self.passport.fell_idle(age);
     }
 
     /// How long it has carried nothing; `None` while it carries something.
     pub(crate) fn idle_for(&self, now: Instant) -> Option<Duration> {
-        let since = self.birth.born + Duration::from_micros(self.idle_since_us.load(Ordering::Relaxed));
-        (self.in_flight() == 0).then(|| now.saturating_duration_since(since))
+        let age = now.saturating_duration_since(self.birth.born);
+        (self.in_flight() == 0).then(|| self.passport.idle_for(age))
     }
 
     pub(crate) fn status(&self, now: Instant, active_generation: u64) -> ConnectionStatus {

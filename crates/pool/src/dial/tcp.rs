@@ -100,11 +100,10 @@ impl Race {
             }
             let stagger = tokio::time::sleep(STAGGER);
             tokio::pin!(stagger);
-            let ended = loop {
-                tokio::select! {
-                    Some(ended) = attempts.next() => break Some(ended),
-                    () = &mut stagger, if !self.waiting.is_empty() => break None,
-                }
+            // One attempt at least is under way: only the last to fail leaves none, and returns.
+            let ended = tokio::select! {
+                Some(ended) = attempts.next() => Some(ended),
+                () = &mut stagger, if !self.waiting.is_empty() => None,
             };
             match ended {
                 Some((address, Ok(tcp))) => return Ok((tcp, address)),

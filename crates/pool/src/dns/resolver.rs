@@ -16,7 +16,6 @@ use hickory_resolver::{
         op::{Query, ResponseCode},
         rr::{Name, RecordType},
     },
-    system_conf::parse_resolv_conf,
 };
 use parking_lot::Mutex;
 
@@ -61,7 +60,7 @@ impl SystemResolver {
     }
 
     /// Reads the files as they are now.
-    async fn read(&self) -> Result<(Hosts, Arc<Made>), ResolveError> {
+    async fn read(&self) -> Result<(Hosts, io::Result<Vec<u8>>), ResolveError> {
         let wants_system = self.servers.is_empty();
         let read = move || {
             // Without a hosts file there are no static names.
@@ -69,23 +68,27 @@ impl SystemResolver {
             let conf = if wants_system { std::fs::read(RESOLV_CONF) } else { Ok(Vec::new()) };
             (hosts, conf)
         };
-        let (hosts, conf) = tokio::task::spawn_blocking(read).await.map_err(|e| failed(e.to_string()))?;
+        tokio::task::spawn_blocking(read).await.map_err(|e| failed(e.to_string()))
+    }
+
+    /// The resolver for this `/etc/resolv.conf`.
+    fn made(&self, conf: io::Result<Vec<u8>>) -> Result<Arc<Made>, ResolveError> {
         let conf = conf.map_err(|e| failed(format!("{RESOLV_CONF} cannot be read: {e}")))?;
         let mut kept = self.made.lock();
         if let Some((bytes, made)) = kept.as_ref()
             && *bytes == conf
         {
-            return Ok((hosts, made.clone()));
+            return Ok(made.clone());
         }
-        let made =
-            Arc::new(self.make(&conf).map_err(|e| failed(format!("{RESOLV_CONF} is of no use: {e}")))?);
+        let made = self.make(&conf).map_err(|e| failed(format!("{RESOLV_CONF} is of no use: {e}")))?;
+        let made = Arc::new(made);
         *kept = Some((conf, made.clone()));
-        Ok((hosts, made))
+        Ok(made)
     }
 
     fn make(&self, conf: &[u8]) -> Result<Made, NetError> {
         let (config, options) = if self.servers.is_empty() {
-            parse_resolv_conf(conf)?
+            system_conf(conf)?
         } else {
             let servers = self.servers.iter().map(|server| name_server(*server)).collect();
             (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
@@ -105,6 +108,17 @@ impl SystemResolver {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn system_conf(conf: &[u8]) -> Result<(ResolverConfig, ResolverOpts), NetError> {
+    hickory_resolver::system_conf::parse_resolv_conf(conf)
+}
+
+/// Elsewhere the system has ways of its own; a change is noticed when the file changes.
+#[cfg(not(target_os = "linux"))]
+fn system_conf(_: &[u8]) -> Result<(ResolverConfig, ResolverOpts), NetError> {
+    hickory_resolver::system_conf::read_system_conf()
+}
+
 fn name_server(at: SocketAddr) -> NameServerConfig {
     let connection = |protocol| {
         let mut connection = ConnectionConfig::new(protocol);
@@ -117,11 +131,12 @@ fn name_server(at: SocketAddr) -> NameServerConfig {
 
 impl Resolve for SystemResolver {
     async fn resolve(&self, host: &str) -> Result<Answer, ResolveError> {
-        let (hosts, made) = self.read().await?;
+        let (hosts, conf) = self.read().await?;
         let name = Name::from_utf8(host).map_err(|e| failed(format!("{host} is no name: {e}")))?;
         if let Some(answer) = in_hosts(&hosts, &name) {
             return Ok(answer);
         }
+        let made = self.made(conf)?;
         let mut first = None;
         for name in completed(&name, &made.search, made.ndots) {
             match made.ask(&name).await {
@@ -279,6 +294,19 @@ mod tests {
         assert_eq!(answer.silent, None);
         assert_eq!(in_hosts(&hosts, &name("six.example")).unwrap().addresses.len(), 1);
         assert_eq!(in_hosts(&hosts, &name("other.example")), None);
+    }
+
+    #[tokio::test]
+    async fn localhost_needs_no_name_server() {
+        let nobody = "127.0.0.1:1".parse().unwrap();
+        let answer = SystemResolver::new(vec![nobody]).resolve("localhost").await.unwrap();
+        assert!(answer.addresses.iter().all(std::net::IpAddr::is_loopback), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_name_is_said_to_be_none() {
+        let error = SystemResolver::new(Vec::new()).resolve("a..b").await.unwrap_err();
+        assert!(error.to_string().contains("a..b is no name"), "{error}");
     }
 
     #[test]

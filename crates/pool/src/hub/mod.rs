@@ -57,6 +57,8 @@ pub(crate) struct Hub {
     least_generation: AtomicU64,
     growth_wanted: AtomicBool,
     stopping: AtomicBool,
+    /// Told when another set of connections was published.
+    published: Notify,
     /// The breaker withholds requests: the provider's application is unhealthy.
     withheld: AtomicBool,
     ping_interval_ms: AtomicU64,
@@ -133,6 +135,7 @@ impl Hub {
             least_generation: AtomicU64::new(0),
             growth_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            published: Notify::new(),
             withheld: AtomicBool::new(false),
             ping_interval_ms: AtomicU64::new(u64::MAX),
             ignores_pings: AtomicBool::new(false),

@@ -28,6 +28,9 @@ pub(crate) enum Preference {
         /// The one that failed; taken only if it is the last.
         avoid: ConnectionId,
     },
+    /// For the last attempt: one that came to serve after this moment. Where a provider ends all its connections, those
+    /// that served before are ending too, whether they know it or not.
+    BornAfter(Instant),
 }
 
 impl Hub {
@@ -42,6 +45,21 @@ impl Hub {
             return None;
         }
         self.pick(preference)
+    }
+
+    /// A stream on a connection that came to serve after `moment`; waits for one to come.
+    ///
+    /// # Cancel safety
+    /// Waits only.
+    pub(crate) async fn lease_born_after(&self, moment: Instant) -> StreamLease {
+        loop {
+            // Registered before looking: a set that is published in between is not missed.
+            let published = self.published.notified();
+            if let Some(lease) = self.try_lease(Preference::BornAfter(moment)) {
+                return lease;
+            }
+            published.await;
+        }
     }
 
     pub(super) fn pick(&self, preference: Preference) -> Option<StreamLease> {
@@ -119,6 +137,7 @@ impl Rank {
     fn of(link: &Link, preference: Preference) -> Self {
         match preference {
             Preference::Replay { avoid } if link.id() == avoid => Self::Failed,
+            Preference::BornAfter(moment) if link.dialled().1 <= moment => Self::Failed,
             _ if link.vitals().trust() == Trust::Doubted => Self::Doubted,
             _ if link.is_spent() => Self::Spent,
             _ => Self::Sound,
@@ -146,8 +165,11 @@ fn choose(set: &[Arc<Link>], preference: Preference) -> Option<&Arc<Link>> {
                 let elsewhere = if link.birth.worker == workers::index() { 0 } else { FOREIGN_WORKER_COST };
                 u64::from(view.in_flight()) * weight + elsewhere
             }
-            Preference::Replay { .. } => link.requests(),
+            Preference::Replay { .. } | Preference::BornAfter(_) => link.requests(),
         };
+        if rank == Rank::Failed && matches!(preference, Preference::BornAfter(_)) {
+            continue;
+        }
         if best.is_none_or(|(_, lowest)| (rank, score) < lowest) {
             best = Some((link, (rank, score)));
         }

@@ -39,7 +39,7 @@ impl Hub {
         self.register.lock().links.push(link.clone());
         // Registered first, then looked at: trust that is withdrawn in between is seen here or by `withdraw`.
         if link.birth.generation < self.least_generation.load(Ordering::SeqCst) {
-            link.retire(CauseOfDeath::Replaced, Instant::now());
+            link.retire_at_once(CauseOfDeath::Replaced, Instant::now());
         }
     }
 
@@ -48,7 +48,7 @@ impl Hub {
         self.least_generation.store(least, Ordering::SeqCst);
         let now = Instant::now();
         for link in self.links().iter().filter(|link| link.birth.generation < least) {
-            link.retire(CauseOfDeath::Replaced, now);
+            link.retire_at_once(CauseOfDeath::Replaced, now);
         }
     }
 
@@ -80,6 +80,7 @@ impl Hub {
         }
         links.iter().for_each(|link| link.attach(&self.waiters, self));
         self.set.store(Arc::new(links));
+        self.published.notify_waiters();
         // Under the queue's lock whether anybody waits or not: whoever joins after it sees this set.
         self.serve_waiters();
     }

@@ -29,7 +29,7 @@ use crate::{
     journey::{Journey, Phase},
     status::CauseOfDeath,
     supervisor::Context,
-    verdict::Verdict,
+    verdict::{MAX_ATTEMPTS, Verdict},
 };
 
 /// One request on its way.
@@ -42,12 +42,22 @@ pub(super) struct Carrier<'a> {
     ledger: Ledger,
     /// It is among the pool's requests.
     counted: bool,
+    /// When a GOAWAY last disowned it.
+    disowned_at: Option<Instant>,
 }
 
 impl<'a> Carrier<'a> {
     pub(super) fn new(context: &'a Arc<Context>, options: &'a SendOptions, journey: &'a mut Journey) -> Self {
         let deadline = options.timeouts.total.map(|total| Instant::now() + total);
-        Self { context, options, deadline, journey, ledger: Ledger::default(), counted: false }
+        Self {
+            context,
+            options,
+            deadline,
+            journey,
+            ledger: Ledger::default(),
+            counted: false,
+            disowned_at: None,
+        }
     }
 }
 
@@ -137,6 +147,14 @@ impl Carrier<'_> {
             Some(failed) => Preference::Replay { avoid: failed },
             None => Preference::Balanced,
         };
+        if let Some(moment) = self.disowned_at.filter(|_| self.ledger.attempts() + 1 == MAX_ATTEMPTS) {
+            // The last attempt is worth a wait: not another connection that is about to end as well.
+            let limit = self.queue_limit().min(WAIT_FOR_YOUNG);
+            let young = tokio::time::timeout(limit, self.context.hub.lease_born_after(moment)).await;
+            if let Ok(lease) = young {
+                return Ok(lease);
+            }
+        }
         if let Some(lease) = self.context.hub.try_lease(preference) {
             return Ok(lease);
         }
@@ -214,11 +232,12 @@ impl Carrier<'_> {
 
     /// A connection that opens no more streams, or said GOAWAY, is not to be picked again: its own driver may not
     /// have come to say so yet.
-    fn note_dying(&self, failed: &Unanswered) {
+    fn note_dying(&mut self, failed: &Unanswered) {
         if failed.connection == Connection::Goes {
             return;
         }
         let goaway = failed.verdict == Verdict::AboveGoaway;
+        self.disowned_at = goaway.then(Instant::now).or(self.disowned_at);
         let cause = if goaway { CauseOfDeath::Goaway } else { CauseOfDeath::ClosedByProvider };
         failed.link.retire(cause, Instant::now());
         self.context.hub.supervisor.notify_one();
@@ -334,6 +353,9 @@ impl Carrier<'_> {
 
 /// Shorter silences than this are no sign of a dead connection, whatever limit a caller set.
 const TELLING_SILENCE: Duration = Duration::from_secs(1);
+
+/// How long the last attempt waits for a connection that is younger than the GOAWAY before it.
+const WAIT_FOR_YOUNG: Duration = Duration::from_secs(1);
 
 fn cause_of(kind: &SendErrorKind) -> Cause {
     use SendErrorKind as Kind;

@@ -151,6 +151,17 @@ async fn a_ttl_that_ended_is_asked_for_again_without_any_dial() {
 }
 
 #[tokio::test]
+async fn the_ttl_of_an_alias_counts() {
+    let a = client("CUSTOMER-0001-SBX");
+    let (_sims, port) = providers(1, Behaviour::default(), &a).await;
+    let server = NameServer::start(Script::Alias { ttl: 20, address: "127.0.0.1".parse().unwrap() }).await;
+    let Stage { pool, .. } = start_by_name(&server, port, &a, config(1, 1));
+    warm(&pool).await;
+    let valid_for = pool.status().resolution.unwrap().valid_for.unwrap();
+    assert!(valid_for <= Duration::from_secs(20), "{valid_for:?}");
+}
+
+#[tokio::test]
 async fn a_name_that_moves_takes_its_connections_along_and_loses_no_request() {
     let a = client("CUSTOMER-0001-SBX");
     let (sims, port) = providers(2, Behaviour::default(), &a).await;

@@ -9,7 +9,7 @@ use std::{
 
 use hickory_proto::{
     op::{Message, MessageType, ResponseCode},
-    rr::{Name, RData, Record, RecordType},
+    rr::{Name, RData, Record, RecordType, rdata::CNAME},
 };
 use parking_lot::Mutex;
 use tokio::net::UdpSocket;
@@ -19,6 +19,8 @@ use tokio::net::UdpSocket;
 pub(crate) enum Script {
     /// These addresses. Several lists take turns.
     Addresses { turns: Vec<Vec<IpAddr>>, ttl: u32 },
+    /// An alias that may be believed for `ttl`, and the IPv4 address of what it stands for, for 300 s.
+    Alias { ttl: u32, address: IpAddr },
     /// There is no such name.
     NoSuchName,
     /// SERVFAIL.
@@ -95,6 +97,13 @@ impl Desk {
                 self.asked += usize::from(query.query_type() == RecordType::A);
                 return None;
             }
+            Script::Alias { ttl, address } if query.query_type() == RecordType::A => {
+                let canonical = Name::from_ascii("canonical.dns.test.").unwrap();
+                let alias = RData::CNAME(CNAME(canonical.clone()));
+                answer.add_answer(Record::from_rdata(query.name().clone(), *ttl, alias));
+                answer.add_answer(record(&canonical, 300, *address));
+            }
+            Script::Alias { .. } => {}
             Script::NoSuchName => answer.metadata.response_code = ResponseCode::NXDomain,
             Script::Failing => answer.metadata.response_code = ResponseCode::ServFail,
             Script::Addresses { turns, ttl } => {

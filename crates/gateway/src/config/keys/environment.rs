@@ -123,6 +123,14 @@ pub(crate) const POOL: &[Key] = &[
     ),
     whole("queue_capacity", 0, 100_000, "", "1024", "Most requests waiting for a stream."),
     whole(
+        "queue_reserved",
+        0,
+        1000,
+        "",
+        "8",
+        "Places in the queue that each caller may fill even when it is full of others': the newest waiter of the caller that has most gives way.",
+    ),
+    whole(
         "max_age_s",
         10,
         86_400,
@@ -203,6 +211,35 @@ pub(crate) const POOL: &[Key] = &[
         "",
         "2",
         "Response time-outs in a row without a byte from the provider after which a connection is suspected.",
+    ),
+    whole(
+        "resets_per_30s",
+        2,
+        100_000,
+        "",
+        "180",
+        "Streams that may be reset on one connection within 30 seconds; beyond it, those that nobody wants run out. Some servers end a connection at 200.",
+    ),
+    switch(
+        "trust_last_stream_id",
+        "true",
+        "Believe the last-stream-id of the provider's GOAWAY. If false, a call above it that is not idempotent counts as one that may have been processed, and is not sent again.",
+    ),
+    whole(
+        "retry_budget_percent",
+        0,
+        100,
+        "",
+        "20",
+        "Replays of what may have been processed (`retry = \"idempotent\"`), in percent of the requests of the last 10 seconds. What provably was not processed is never charged.",
+    ),
+    whole(
+        "retry_budget_min_per_second",
+        0,
+        1000,
+        "",
+        "10",
+        "Such replays allowed per second besides, so that quiet environments have some too.",
     ),
 ];
 

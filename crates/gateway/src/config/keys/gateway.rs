@@ -11,6 +11,7 @@ pub(crate) const ROOT: &[Key] = &[
     table("routes", "Which requests go where: `[[routes]]`, first match wins."),
     table("limits", "Bounds on callers."),
     table("timeouts", "How long each phase may take."),
+    table("dns", "Name servers."),
     table("log", "Access log and diagnostics."),
     table("runtime", "Threads."),
     table("shutdown", "The way out."),
@@ -108,6 +109,14 @@ pub(crate) const LIMITS: &[Key] = &[
     ),
     whole("grpc_message_bytes", KIB, 64 * MIB, "bytes", "4194304", "Largest gRPC message, both ways."),
 ];
+
+/// `[dns]`.
+pub(crate) const DNS: &[Key] = &[text(
+    "servers",
+    "list of `IP` or `IP:port`",
+    "(the system's: `/etc/resolv.conf`)",
+    "Name servers to ask, at most 8. The hosts file goes first either way.",
+)];
 
 /// `[log]`.
 pub(crate) const LOG: &[Key] = &[

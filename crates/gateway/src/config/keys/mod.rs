@@ -10,7 +10,7 @@ mod gateway;
 mod route;
 
 pub(crate) use environment::{ENVIRONMENT, ENVIRONMENT_TIMEOUTS, HEALTH, IDENTITY, POOL, TLS, TRUST};
-pub(crate) use gateway::{ADMIN, CALLER, EGRESS, LIMITS, LOG, ROOT, RUNTIME, SHUTDOWN, TIMEOUTS};
+pub(crate) use gateway::{ADMIN, CALLER, DNS, EGRESS, LIMITS, LOG, ROOT, RUNTIME, SHUTDOWN, TIMEOUTS};
 pub(crate) use route::{ROUTE, ROUTE_TIMEOUTS};
 
 /// A known key.
@@ -87,6 +87,7 @@ pub(crate) const SECTIONS: &[(&str, &[Key])] = &[
     ("`[routes.timeouts]`", ROUTE_TIMEOUTS),
     ("`[limits]`", LIMITS),
     ("`[timeouts]`", TIMEOUTS),
+    ("`[dns]`", DNS),
     ("`[log]`", LOG),
     ("`[runtime]`", RUNTIME),
     ("`[shutdown]`", SHUTDOWN),

@@ -48,6 +48,29 @@ fn a_deadline_header_is_a_name_without_a_meaning_of_its_own() {
 }
 
 #[test]
+fn name_servers_are_addresses_with_53_for_a_port_unless_told() {
+    let fixture = Fixture::new();
+    let dns = |servers: &str| format!("{GOOD}[dns]\nservers = [{servers}]\n");
+    let config = fixture.inspect(&dns("\"10.0.0.53\", \"[fd00::53]:5353\", \"::1\"")).config.unwrap();
+    let servers: Vec<_> = config.environments[0].pool.name_servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["10.0.0.53:53", "[fd00::53]:5353", "[::1]:53"]);
+    for wrong in ["\"ns.bank\"", "\"10.0.0.53:0\"", "\"10.0.0.53:65536\""] {
+        says(&fixture.only(&dns(wrong), "bad_address"), "not the address of a name server", "10.0.0.53");
+    }
+    let nine = ["\"10.0.0.1\""; 9].join(",");
+    says(&fixture.only(&dns(&nine), "too_many_servers"), "9 name servers", "nearest");
+}
+
+#[test]
+fn distrust_of_the_last_stream_id_is_a_switch() {
+    let fixture = Fixture::new();
+    let text = with("environment", "pool = { trust_last_stream_id = false, learned_limits = false }");
+    let pool = fixture.inspect(&text).config.unwrap().environments.remove(0).pool;
+    assert_eq!(pool.last_stream_id, pool::LastStreamId::DistrustedUnlessIdempotent);
+    assert_eq!(pool.learned_limits, pool::LearnedLimitsMode::Off);
+}
+
+#[test]
 fn the_admin_listener_never_leaves_loopback() {
     let fixture = Fixture::new();
     let text = with("egress", "allow_unauthenticated = true")
