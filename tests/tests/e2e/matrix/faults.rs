@@ -123,7 +123,7 @@ macro_rules! with {
 
 /// All rows.
 pub(super) fn all() -> Vec<Fault> {
-    [goaways(), streams(), transport(), stalls(), frames(), dials()].concat()
+    [goaways(), disowned_at_each_phase(), streams(), transport(), stalls(), frames(), dials()].concat()
 }
 
 fn goaways() -> Vec<Fault> {
@@ -191,6 +191,41 @@ fn goaways() -> Vec<Fault> {
     ]
 }
 
+/// GOAWAY with last-stream-id 0 at other phases of the request, and again at each replay.
+fn disowned_at_each_phase() -> Vec<Fault> {
+    vec![
+        Fault {
+            name: "GOAWAY, last-stream-id 0, at the request's HEADERS, at every attempt",
+            orders: &[("sim-goaway", "zero"), ("sim-goaway-at", "headers")],
+            sees: [UNPROCESSED; 4],
+            ..PLAIN
+        },
+        Fault {
+            name: "GOAWAY, last-stream-id 0, after the response's HEADERS",
+            orders: &[
+                ("sim-goaway", "zero"),
+                ("sim-goaway-at", "response_headers"),
+                ("sim-stall", "after_headers"),
+                ("sim-body-bytes", "64"),
+            ],
+            sees: [Sees::Cut(&["response_cut"]); 4],
+            ..PLAIN
+        },
+        Fault {
+            name: "GOAWAY, last-stream-id 0, between response body and trailers",
+            orders: &[
+                ("sim-goaway", "zero"),
+                ("sim-goaway-at", "before_trailers"),
+                ("sim-stall", "before_trailers"),
+                ("sim-trailers", "x-checksum=1"),
+                ("sim-body-bytes", "64"),
+            ],
+            sees: [Sees::Cut(&["response_cut"]); 4],
+            ..PLAIN
+        },
+    ]
+}
+
 fn streams() -> Vec<Fault> {
     let idle = Sees::Cut(&["idle_timeout"]);
     vec![
@@ -222,6 +257,16 @@ fn streams() -> Vec<Fault> {
             ..PLAIN
         },
         Fault {
+            name: "RST_STREAM between response body and trailers",
+            orders: &[
+                ("sim-reset", "internal_error"),
+                ("sim-reset-at", "before_trailers"),
+                ("sim-trailers", "x-checksum=1"),
+            ],
+            sees: [Sees::Cut(&["response_cut"]); 4],
+            ..PLAIN
+        },
+        Fault {
             name: "RST_STREAM in the response body",
             orders: &[
                 ("sim-reset", "internal_error"),
@@ -235,6 +280,22 @@ fn streams() -> Vec<Fault> {
         Fault {
             name: "SETTINGS: one stream at a time",
             behaviour: with! { max_concurrent_streams: Some(1) },
+            ..PLAIN
+        },
+        Fault {
+            name: "SETTINGS: stream limit 0",
+            when: When::Before,
+            act: |p| {
+                p.behave(|b| b.max_concurrent_streams = Some(0));
+                Box::pin(async {
+                    eventually("clients know", async || {
+                        (p.sim.ledger().settings_acknowledged >= 2).then_some(())
+                    })
+                    .await;
+                })
+            },
+            sees: [Sees::Fails(&["queue_timeout"], "yes"); 4],
+            heals: false,
             ..PLAIN
         },
         Fault {
@@ -266,6 +327,39 @@ fn transport() -> Vec<Fault> {
             act: GOAWAY,
             sees: [LOST; 4],
             ..during
+        },
+        Fault {
+            name: "TCP half-close while the request runs: nothing more comes, everything is read",
+            behaviour: slow_with! { goaway_form: GoAwayForm::HalfClose },
+            act: GOAWAY,
+            sees: [LOST; 4],
+            ..during
+        },
+        Fault {
+            name: "close_notify while the request runs",
+            behaviour: slow_with! { goaway_form: GoAwayForm::CloseNotify },
+            act: GOAWAY,
+            sees: [LOST; 4],
+            ..during
+        },
+        Fault {
+            name: "the network swallows every byte while the request runs",
+            behaviour: slow_with! { goaway_form: GoAwayForm::BlackHole },
+            act: GOAWAY,
+            sees: [Sees::Fails(&["provider_reset", "response_timeout", "idle_timeout"], "unknown"); 4],
+            heals: true,
+            ..during
+        },
+        Fault {
+            name: "the provider restarts: away for 200 ms, every connection reset",
+            when: When::Before,
+            act: |p| {
+                Box::pin(async {
+                    p.sim.restart(Duration::from_millis(200)).await.expect("the simulator comes back");
+                })
+            },
+            sees: [Sees::AnswerOrFails(&["connection_refused"], "yes"); 4],
+            ..PLAIN
         },
         Fault {
             name: "TCP reset of every connection just before the request",
@@ -311,6 +405,22 @@ fn stalls() -> Vec<Fault> {
     let timeout = Sees::Fails(&["response_timeout"], "unknown");
     let idle = Sees::Cut(&["idle_timeout"]);
     vec![
+        Fault {
+            name: "stall after the response header",
+            orders: &[("sim-stall", "after_headers"), ("sim-body-bytes", "64")],
+            sees: [idle; 4],
+            ..PLAIN
+        },
+        Fault {
+            name: "stall before the trailers",
+            orders: &[
+                ("sim-stall", "before_trailers"),
+                ("sim-trailers", "x-checksum=1"),
+                ("sim-body-bytes", "64"),
+            ],
+            sees: [idle; 4],
+            ..PLAIN
+        },
         Fault {
             name: "stall before the response",
             orders: &[("sim-stall", "before_response")],
