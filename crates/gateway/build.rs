@@ -10,12 +10,17 @@ use std::{
 const PROTOS: [&str; 2] = ["tsh/gateway/v1/egress.proto", "tsh/gateway/v1/pools.proto"];
 
 /// The messages of `pools.proto` are also the JSON of `/api/v1/pools`.
-const JSON_MESSAGES: [&str; 9] = [
+const JSON_MESSAGES: [&str; 14] = [
     "ListPoolsResponse",
     "Pool",
     "Quarantine",
     "DialFailure",
     "Tickets",
+    "Breaker",
+    "Learned",
+    "Limits",
+    "Resolution",
+    "Address",
     "PoolTotals",
     "Connection",
     "Handshake",

@@ -184,6 +184,15 @@ impl Default for Health {
 }
 
 impl Health {
+    /// The word for status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy { .. } => "healthy",
+            Self::Unhealthy { .. } => "unhealthy",
+        }
+    }
+
     /// The state after one more health request.
     #[must_use]
     pub(crate) fn after(self, answer: &Result<(), HealthFault>, check: &HealthCheck) -> Self {

@@ -168,7 +168,8 @@ async fn nginx_that_ends_connections_after_200_requests_loses_none() {
     // The first ones meet nginx's limit; their successors are replaced before it.
     let (met, avoided) = (ended("goaway"), ended("learned_limit"));
     assert!(met >= 2 && met + avoided >= 9, "{met} met, {avoided} avoided");
-    assert_eq!(setup.lab.pool("sandbox").await["learned"]["limits"]["requests"], 200);
+    let pool = setup.lab.pool("sandbox").await;
+    assert_eq!(pool["learned"]["limits"]["requests"], 200);
 }
 
 #[tokio::test]

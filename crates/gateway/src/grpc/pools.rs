@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pool::{ConnectionStatus, DialPhases, GenerationRole, PoolStatus, Protocol};
+use pool::{
+    AddressStatus, ConnectionStatus, DialPhases, GenerationRole, LearnedStatus, PoolStatus, Protocol,
+    ResolutionStatus,
+};
 use time::format_description::well_known::Rfc3339;
 use tonic::{Request, Response, Status};
 
@@ -88,6 +91,45 @@ fn status_message(status: PoolStatus) -> proto::Pool {
         totals: Some(totals_message(&status.totals)),
         reuse_ratio: status.reuse_ratio,
         connections: status.connections.into_iter().map(connection_message).collect(),
+        breaker: Some(proto::Breaker {
+            state: status.breaker.state.as_str().to_owned(),
+            refuses_requests: status.breaker.refuses_requests,
+            code: status.breaker.code.map(str::to_owned),
+            message: status.breaker.message,
+            next_trial_millis: status.breaker.next_trial_in.map(millis),
+        }),
+        learned: Some(learned_message(&status.learned)),
+        health: status.health.map(|health| health.as_str().to_owned()),
+        resolution: status.resolution.map(resolution_message),
+    }
+}
+
+fn learned_message(learned: &LearnedStatus) -> proto::Learned {
+    proto::Learned {
+        limits: Some(proto::Limits {
+            requests: learned.limits.requests,
+            age_millis: learned.limits.age.map(millis),
+            idle_millis: learned.limits.idle.map(millis),
+        }),
+        under_test: learned.under_test.map(|id| id.0),
+        ping_interval_millis: millis(learned.ping_interval),
+        ignores_pings: learned.ignores_pings,
+    }
+}
+
+fn resolution_message(resolution: ResolutionStatus) -> proto::Resolution {
+    let address = |a: AddressStatus| proto::Address {
+        address: a.address.to_string(),
+        connections: a.connections,
+        absent_answers: a.absent_answers,
+        failed_lately: a.failed_lately,
+    };
+    proto::Resolution {
+        host: resolution.host,
+        valid_millis: resolution.valid_for.map(millis),
+        failing_millis: resolution.failing_for.map(millis),
+        failure: resolution.failure,
+        addresses: resolution.addresses.into_iter().map(address).collect(),
     }
 }
 
@@ -101,6 +143,8 @@ fn totals_message(totals: &pool::PoolTotals) -> proto::PoolTotals {
         waited_for_dial: totals.waited_for_dial,
         replays: totals.replays,
         goaways: totals.goaways,
+        retries_denied: totals.retries_denied,
+        unprocessed_lost: totals.unprocessed_lost,
     }
 }
 
@@ -136,6 +180,7 @@ fn connection_message(connection: ConnectionStatus) -> proto::Connection {
             anchor_label: handshake.anchor_label,
         }),
         phases: Some(phases_message(&connection.phases)),
+        proof: connection.proof.map(|proof| proof.as_str().to_owned()),
     }
 }
 

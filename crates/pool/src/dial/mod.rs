@@ -4,6 +4,7 @@
 //! from `dns`. The proof that the provider serves belongs to `connection` (HTTP/2) and `http1`; when to dial is the
 //! supervisor's decision.
 
+mod read_ahead;
 mod socket;
 mod tcp;
 mod via;
@@ -12,13 +13,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tls_core::{Generation, HandshakeFacts};
 use tokio::{
-    io::BufReader,
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use self::socket::Socket;
+use self::{read_ahead::ReadAhead, socket::Socket};
 use crate::{connection::fault_of, error::DialError, status::DialPhases, supervisor::Context};
 
 /// Where a dial goes.
@@ -66,10 +66,7 @@ impl Target {
 }
 
 /// The stream under HTTP. Reads are gathered below TLS: rustls asks for 4 KiB at a time, the kernel has more.
-pub(crate) type Transport = TlsStream<BufReader<Socket>>;
-
-/// One `recv` fetches up to this much.
-const READ_BUFFER: usize = 32 * 1024;
+pub(crate) type Transport = TlsStream<ReadAhead<Socket>>;
 
 /// A transport whose handshake is done and whose pins hold.
 pub(crate) struct Dialled {
@@ -211,7 +208,7 @@ async fn shake_hands(
     limit: Duration,
 ) -> Result<Transport, DialError> {
     let connector = TlsConnector::from(generation.client_config().clone());
-    let stream = BufReader::with_capacity(READ_BUFFER, socket);
+    let stream = ReadAhead::new(socket);
     match tokio::time::timeout(limit, connector.connect(generation.server_name(), stream)).await {
         Err(_) => Err(DialError::TlsTimeout { after: limit }),
         Ok(Ok(transport)) => Ok(transport),

@@ -10,6 +10,7 @@ use std::{
 use hyper::client::conn::http1::{Builder, Connection};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tls_core::HandshakeKind;
 use tokio::time::{Instant, Sleep};
 
 use super::{
@@ -57,7 +58,7 @@ pub(crate) async fn serve(
         None => proof::prove(&mut dialled, round_trip, context.timeouts.prove).await?,
     };
     let Dialled { transport, facts, address, generation } = dialled;
-    let resumed = facts.kind.is_resumed();
+    let kind = facts.kind;
     let (transport, tickets) = counted(transport);
     let (stream, probe) = listening(transport);
     let header = context.config.max_response_header_bytes as usize;
@@ -90,7 +91,7 @@ pub(crate) async fn serve(
         timer: None,
     };
     if proof == Proof::HealthRequest {
-        proof = ask(context, &mut drive, resumed).await?;
+        proof = ask(context, &mut drive, kind).await?;
     }
     progress.phases.prove = Some(began.elapsed());
     link.passport.note_proof(proof);
@@ -104,7 +105,7 @@ pub(crate) async fn serve(
 }
 
 /// Makes the health request: any answer but a refusal of the certificate is the application's matter.
-async fn ask(context: &Context, drive: &mut Drive, resumed: bool) -> Result<Proof, DialError> {
+async fn ask(context: &Context, drive: &mut Drive, kind: HandshakeKind) -> Result<Proof, DialError> {
     let limit = context.timeouts.prove;
     let Some(check) = &context.config.health else { return Ok(Proof::QuietWindow) };
     let asked = {
@@ -115,17 +116,11 @@ async fn ask(context: &Context, drive: &mut Drive, resumed: bool) -> Result<Proo
         Ok(Ok(Err(fault @ HealthFault::CertificateRefused(_)))) => {
             Err(DialError::clone(&fault.to_dial_error(check)))
         }
-        Ok(Ok(Err(HealthFault::Unanswered(detail)))) => match drive.probe.fault() {
-            Some(fault) => Err(DialError::Tls(fault)),
-            None if resumed => Err(DialError::Protocol { detail }),
-            None => Err(DialError::EndedBeforeProof { detail }),
-        },
+        Ok(Ok(Err(HealthFault::Unanswered(detail)))) => Err(proof::ended(drive.probe.fault(), &detail, kind)),
         Ok(Ok(Err(HealthFault::Timeout(after)))) => Err(DialError::ProveTimeout { after }),
         Ok(Ok(_)) => Ok(Proof::HealthRequest),
         Err(_) => Err(DialError::ProveTimeout { after: limit }),
-        Ok(Err(Ended { fault: Some(fault), .. })) => Err(DialError::Tls(fault)),
-        Ok(Err(Ended { detail, .. })) if resumed => Err(DialError::Protocol { detail }),
-        Ok(Err(Ended { detail, .. })) => Err(DialError::EndedBeforeProof { detail }),
+        Ok(Err(Ended { fault, detail, .. })) => Err(proof::ended(fault, &detail, kind)),
     }
 }
 

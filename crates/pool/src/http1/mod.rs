@@ -13,7 +13,7 @@ mod stream;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use bb8::QueueStrategy;
@@ -46,6 +46,8 @@ pub(crate) struct Http1Pool {
     pool: bb8::Pool<Manager>,
     /// Connections that ended while bb8 had them.
     husks: AtomicU32,
+    /// There has been a connection: a pool that speaks HTTP/2 alone asks bb8 for nothing.
+    used: AtomicBool,
 }
 
 impl std::fmt::Debug for Http1Pool {
@@ -69,11 +71,12 @@ impl Http1Pool {
             // The others stay idle long enough to be let go.
             .queue_strategy(QueueStrategy::Lifo)
             .build_unchecked(Manager);
-        Self { pool, husks: AtomicU32::new(0) }
+        Self { pool, husks: AtomicU32::new(0), used: AtomicBool::new(false) }
     }
 
     /// Takes in a connection that was dialled and proven.
     pub(crate) fn add(&self, connection: Http1Connection) {
+        self.used.store(true, Ordering::SeqCst);
         // Refused only when it ended already: then nothing is lost.
         drop(self.pool.add(connection));
     }
@@ -103,7 +106,7 @@ impl Http1Pool {
 
     /// Connections that lie idle in bb8, ended ones included.
     pub(crate) fn idle(&self) -> u32 {
-        self.pool.state().idle_connections
+        if self.used.load(Ordering::SeqCst) { self.pool.state().idle_connections } else { 0 }
     }
 
     /// A connection ended.

@@ -6,7 +6,7 @@
 
 use std::{pin::Pin, task::Poll, time::Duration};
 
-use tls_core::{TlsFault, TlsVersion};
+use tls_core::{HandshakeKind, TlsFault, TlsVersion};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::{
@@ -28,30 +28,35 @@ pub(super) async fn prove(
         return Ok(Proof::Handshake);
     }
     let window = (round_trip * 2).max(SHORTEST).min(limit);
+    let kind = dialled.facts.kind;
     let watch = std::future::poll_fn(|cx| {
         let mut scratch = [0u8; 1];
         let mut buf = ReadBuf::new(&mut scratch);
         let read = Pin::new(&mut dialled.transport).poll_read(cx, &mut buf);
+        if buf.filled().is_empty() && dialled.transport.get_ref().1.tls13_tickets_received() > 0 {
+            // Whatever ends it now, it is not our certificate.
+            return Poll::Ready(Ok(Proof::Ticket));
+        }
         match read {
-            Poll::Ready(Err(e)) => Poll::Ready(Err(ended(fault_of(&e), &e.to_string()))),
-            Poll::Ready(Ok(())) if buf.filled().is_empty() => Poll::Ready(Err(ended(None, "closed"))),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(e)) => Poll::Ready(Err(ended(fault_of(&e), &e.to_string(), kind))),
+            Poll::Ready(Ok(())) if buf.filled().is_empty() => Poll::Ready(Err(ended(None, "closed", kind))),
             Poll::Ready(Ok(())) => {
                 let detail = "the provider sent a response before any request".to_owned();
                 Poll::Ready(Err(DialError::Protocol { detail }))
             }
-            Poll::Pending if dialled.transport.get_ref().1.tls13_tickets_received() > 0 => {
-                Poll::Ready(Ok(Proof::Ticket))
-            }
-            Poll::Pending => Poll::Pending,
         }
     });
     // Silence for a whole window is the proof.
     tokio::time::timeout(window, watch).await.unwrap_or(Ok(Proof::QuietWindow))
 }
 
-fn ended(fault: Option<TlsFault>, detail: &str) -> DialError {
+/// Why it never came to serve. A resumed handshake cannot have been refused for our certificate.
+pub(super) fn ended(fault: Option<TlsFault>, detail: &str, kind: HandshakeKind) -> DialError {
+    let detail = detail.to_owned();
     match fault {
         Some(fault) => DialError::Tls(fault),
-        None => DialError::EndedBeforeProof { detail: detail.to_owned() },
+        None if kind.is_resumed() => DialError::Protocol { detail },
+        None => DialError::EndedBeforeProof { detail },
     }
 }

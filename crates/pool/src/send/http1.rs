@@ -199,7 +199,7 @@ fn why<T>(
     let kind = match progress.take_fault() {
         Some(UploadError::TooLarge { limit }) => SendErrorKind::BodyTooLarge { limit },
         Some(UploadError::Caller(detail)) => SendErrorKind::CallerGone { detail },
-        Some(UploadError::Stream) | None if error.is_parse_too_large() => {
+        Some(UploadError::Stream) | None if is_too_large(&error) => {
             let detail = format!("its response header is larger than {} bytes", limits.header_bytes);
             SendErrorKind::ProviderReset { detail }
         }
@@ -208,6 +208,11 @@ fn why<T>(
     // Given back by hyper, or not a byte of it taken by the transport: the provider has not seen it.
     let unsent = returned || loan.passed().written == before.written;
     (kind, if unsent { Verdict::NotSent } else { Verdict::MaybeProcessed })
+}
+
+/// hyper tells it apart by a method that needs its server.
+fn is_too_large(error: &hyper::Error) -> bool {
+    error.is_parse() && error.to_string().contains("too large")
 }
 
 fn words_of(error: &hyper::Error) -> String {
