@@ -85,7 +85,8 @@ impl Carrier<'_> {
             let limits = self.limits();
             // The lease goes back, or stays with its stream, before the next one is asked for.
             let unanswered = if lease.loan().is_some() {
-                match http1::attempt(&self.context.hub, lease, &head, upload, limits).await {
+                // Boxed, like whatever else is rare: a request's future is moved several times before it runs.
+                match Box::pin(http1::attempt(&self.context.hub, lease, &head, upload, limits)).await {
                     Ok(answered) => return Ok(self.deliver_http1(answered, began)),
                     Err((unanswered, back)) => {
                         upload = back;
@@ -150,7 +151,8 @@ impl Carrier<'_> {
         if let Some(moment) = self.disowned_at.filter(|_| self.ledger.attempts() + 1 == MAX_ATTEMPTS) {
             // The last attempt is worth a wait: not another connection that is about to end as well.
             let limit = self.queue_limit().min(WAIT_FOR_YOUNG);
-            let young = tokio::time::timeout(limit, self.context.hub.lease_born_after(moment)).await;
+            let young = Box::pin(self.context.hub.lease_born_after(moment));
+            let young = tokio::time::timeout(limit, young).await;
             if let Ok(lease) = young {
                 return Ok(lease);
             }
@@ -158,7 +160,7 @@ impl Carrier<'_> {
         if let Some(lease) = self.context.hub.try_lease(preference) {
             return Ok(lease);
         }
-        match self.wait_for_lease(preference).await? {
+        match Box::pin(self.wait_for_lease(preference)).await? {
             Ok(lease) => Ok(lease),
             Err(Turned::Failed(kind)) => Err(kind),
         }
