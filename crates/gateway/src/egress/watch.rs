@@ -7,7 +7,7 @@
 use std::{
     cell::Cell,
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -59,15 +59,15 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        tokio::spawn(watched(stream, self.idle));
+        // Kept in one place from here on: a stream's future is several kilobytes, and each layer would move it.
+        tokio::spawn(watched(Box::pin(stream), self.idle));
     }
 }
 
 /// Runs `stream` to its end, or until it has been the caller's turn without movement for `idle`. Then it is dropped:
 /// the caller gets RST_STREAM, and the exchange is recorded as one whose caller is gone.
-fn watched<F: Future<Output = ()>>(stream: F, idle: Duration) -> impl Future<Output = ()> {
+fn watched<F: Future<Output = ()>>(mut stream: Pin<Box<F>>, idle: Duration) -> impl Future<Output = ()> {
     TURN.scope(Cell::default(), async move {
-        let mut stream = pin!(stream);
         let mut stall = Stall::default();
         poll_fn(|cx| {
             if stream.as_mut().poll(cx).is_ready() {
@@ -126,14 +126,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_waits_for_its_caller_is_ended_after_the_limit() {
         let began = Instant::now();
-        watched(
-            async {
-                callers_turn();
-                std::future::pending().await
-            },
-            IDLE,
-        )
-        .await;
+        let stream = async {
+            callers_turn();
+            std::future::pending().await
+        };
+        watched(Box::pin(stream), IDLE).await;
         assert_eq!(began.elapsed(), IDLE);
     }
 
@@ -146,7 +143,7 @@ mod tests {
             our_turn();
             tokio::time::sleep(IDLE * 20).await;
         };
-        watched(stream, IDLE).await;
+        watched(Box::pin(stream), IDLE).await;
         assert_eq!(began.elapsed(), IDLE / 2 + IDLE * 20);
     }
 
@@ -168,7 +165,7 @@ mod tests {
                 take.notified().await;
             }
         };
-        watched(stream, IDLE).await;
+        watched(Box::pin(stream), IDLE).await;
         assert_eq!(began.elapsed(), IDLE * 9 / 10 * 5 + IDLE);
         feeding.await.unwrap();
     }
