@@ -218,6 +218,10 @@ fn failures(facts: &Facts, trend: &Trend) -> Vec<String> {
     must_be_zero(facts.rest.in_flight.into(), "streams still leased at rest");
     must_be_zero(facts.rest.queue_depth.into(), "requests still queued at rest");
     must_be_zero(facts.rest.replay_bytes as u64, "bytes still held for replays at rest");
+    must_be_zero(
+        facts.rest.totals.unprocessed_lost,
+        "requests failed although provably unprocessed and still held, by the pool's own count",
+    );
     must_be_zero(facts.rest.provider_streams, "streams still open at the provider");
     must_be_zero(
         facts.provider.stream_limit_breaches,

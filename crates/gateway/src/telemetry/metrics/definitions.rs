@@ -83,6 +83,12 @@ definitions! {
         "TLS tickets of the active generation: held now; stored, taken, missing, expired and evicted since it began";
     RETRIES = "tsh_retries_total", Kind::Counter, ["environment", "verdict"],
         "Failed attempts by what is known about processing";
+    RETRIES_DENIED = "tsh_retries_denied_total", Kind::Counter, ["environment"],
+        "Replays of what may have been processed that the retry budget denied";
+    UNPROCESSED_LOST = "tsh_unprocessed_lost_total", Kind::Counter, ["environment"],
+        "Requests that failed although provably not processed and still held; stays 0";
+    BREAKER = "tsh_breaker_state", Kind::Gauge, ["environment", "state"],
+        "1 for the state that the breaker is in";
     GOAWAYS = "tsh_goaways_total", Kind::Counter, ["environment", "error"],
         "GOAWAY frames of the provider";
     PROVIDER_DRIFT = "tsh_provider_drift_total", Kind::Counter, ["environment", "field"],

@@ -1,7 +1,7 @@
 //! Handles of one environment: counters that its pool moves, gauges that are read from its status at a scrape.
 
 use metrics::{Counter, Gauge, Histogram};
-use pool::{CauseOfDeath, ConnectionStatus, DriftField, GenerationRole, PoolStatus, State, Verdict};
+use pool::{BreakerState, CauseOfDeath, ConnectionStatus, DriftField, GenerationRole, PoolStatus, State, Verdict};
 
 use super::{Registrar, definitions as def};
 use crate::{
@@ -41,6 +41,8 @@ pub(crate) struct EnvironmentMetrics {
     closed: Vec<Counter>,
     pub(super) connection_requests: Histogram,
     retries: Vec<Counter>,
+    pub(super) retries_denied: Counter,
+    pub(super) unprocessed_lost: Counter,
     goaways: [Counter; 3],
     drift: Vec<Counter>,
     gauges: Gauges,
@@ -55,6 +57,7 @@ struct Gauges {
     replay_bytes: Gauge,
     floor_met: Gauge,
     quarantined: Gauge,
+    breaker: [Gauge; 3],
     tickets: [Gauge; 6],
     expiry: [Gauge; 3],
 }
@@ -83,6 +86,8 @@ impl EnvironmentMetrics {
                 .into(),
             connection_requests: registrar.histogram(&def::CONNECTION_REQUESTS, &[env]),
             retries: Verdict::ALL.map(|verdict| counter(&def::RETRIES, "verdict", verdict.as_str())).into(),
+            retries_denied: registrar.counter(&def::RETRIES_DENIED, &[env]),
+            unprocessed_lost: registrar.counter(&def::UNPROCESSED_LOST, &[env]),
             goaways: GOAWAY_ERRORS.map(|error| counter(&def::GOAWAYS, "error", error)),
             drift: DriftField::ALL.map(|field| counter(&def::PROVIDER_DRIFT, "field", field.as_str())).into(),
             gauges: Gauges::register(registrar, environment),
@@ -160,6 +165,8 @@ impl Gauges {
             replay_bytes: gauge(&def::REPLAY_BYTES),
             floor_met: gauge(&def::FLOOR_MET),
             quarantined: gauge(&def::QUARANTINED),
+            breaker: BreakerState::ALL
+                .map(|state| registrar.gauge(&def::BREAKER, &[env, ("state", state.as_str())])),
             tickets: TICKET_STATES.map(|state| registrar.gauge(&def::TICKETS, &[env, ("state", state)])),
             expiry: CertificateRole::ALL.map(|role| {
                 let gauge = registrar.gauge(&def::CERTIFICATE_EXPIRY, &[env, ("role", role.as_str())]);
@@ -186,6 +193,9 @@ impl Gauges {
         self.reuse.set(status.reuse_ratio);
         self.replay_bytes.set(status.replay_bytes as f64);
         self.floor_met.set(if status.floor_met { 1.0 } else { 0.0 });
+        for (state, gauge) in BreakerState::ALL.iter().zip(&self.breaker) {
+            gauge.set(if *state == status.breaker.state { 1.0 } else { 0.0 });
+        }
         let t = &status.tickets;
         let counts = [t.held, t.stored, t.taken, t.missing, t.expired, t.evicted];
         for (gauge, count) in self.tickets.iter().zip(counts) {

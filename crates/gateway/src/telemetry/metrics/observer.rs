@@ -49,6 +49,14 @@ impl pool::Observer for PoolObserver {
         }
     }
 
+    fn retry_denied(&self) {
+        self.metrics.retries_denied.increment(1);
+    }
+
+    fn unprocessed_lost(&self) {
+        self.metrics.unprocessed_lost.increment(1);
+    }
+
     fn drifted(&self, field: DriftField) {
         if let Some(counter) = self.metrics.drift(field) {
             counter.increment(1);
