@@ -61,6 +61,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drain<S> {
         self.0.lock().poll_drain(cx)
     }
 
+    /// It keeps a buffer that a burst made grow.
+    #[must_use]
+    pub fn is_swollen(&self) -> bool {
+        self.0.lock().gathered.capacity() > KEEP_CAPACITY
+    }
+
+    /// Nothing is to be written for a while: gives a buffer back that a burst made grow.
+    pub fn rest(&self) {
+        let inner = &mut *self.0.lock();
+        if inner.gathered.is_empty() && inner.gathered.capacity() > KEEP_CAPACITY {
+            inner.gathered = BytesMut::new();
+        }
+    }
+
     /// The last write found no room: whoever writes may have kept something.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
@@ -192,6 +206,22 @@ mod tests {
         std::future::poll_fn(|cx| drain.poll_drain(cx)).await;
         let n = far.read(&mut buf).await.unwrap();
         assert_eq!(&buf[..n], b"one two");
+    }
+
+    #[tokio::test]
+    async fn a_rest_gives_back_what_a_burst_made_grow_but_loses_no_byte() {
+        let (near, mut far) = duplex(256 * 1024);
+        let (mut stream, drain) = coalesce(near);
+        stream.write_all(&[7; 40 * 1024]).await.unwrap();
+        assert!(drain.is_swollen());
+        drain.rest();
+        std::future::poll_fn(|cx| drain.poll_drain(cx)).await;
+        assert!(drain.is_swollen(), "the room may be needed in the next turn");
+        drain.rest();
+        assert!(!drain.is_swollen());
+        let mut all = vec![0; 40 * 1024];
+        far.read_exact(&mut all).await.unwrap();
+        assert!(all.iter().all(|byte| *byte == 7));
     }
 
     #[tokio::test]

@@ -1,6 +1,5 @@
 //! Providers that speak HTTP/2, and what holds for both.
 
-
 use pool::LearnedLimitsMode;
 
 use crate::support::*;
