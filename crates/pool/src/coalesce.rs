@@ -112,6 +112,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
                 _ => self.go_deaf(),
             }
         }
+        // What was written still counts as taken until it is reclaimed; nothing is moved by that, for it is empty.
+        let _ = self.gathered.try_reclaim(KEEP_CAPACITY + 1);
         // Under load the room is needed again in the next turn; after it, the next small write gives it back.
         if !burst && self.gathered.capacity() > KEEP_CAPACITY {
             self.gathered = BytesMut::new();
