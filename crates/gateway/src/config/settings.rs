@@ -137,14 +137,25 @@ fn judge_windows(section: &Section<'_>, pool: &PoolConfig) {
              ({connection}): responses that nobody reads could stall all others",
             pool.max_streams
         ),
-        format!(
-            "raise `connection_window_bytes` to {need}, or lower `stream_window_bytes` to {} or `max_streams` to {}",
-            connection / u64::from(pool.max_streams),
-            (connection / stream).max(1)
-        ),
+        window_remedy(need, connection / u64::from(pool.max_streams), (connection / stream).max(1)),
     );
     section.report().error(&section.at_key(name), complaint);
 }
+
+/// What mends overbooked windows, of which only what the keys' ranges allow is proposed.
+fn window_remedy(connection: u64, stream: u64, max_streams: u64) -> String {
+    let ways = [
+        (connection <= MAX_CONNECTION_WINDOW)
+            .then(|| format!("raise `connection_window_bytes` to {connection}")),
+        (stream >= MIN_STREAM_WINDOW).then(|| format!("lower `stream_window_bytes` to {stream}")),
+        Some(format!("lower `max_streams` to {max_streams}")),
+    ];
+    ways.into_iter().flatten().collect::<Vec<_>>().join(", or ")
+}
+
+/// Ends of the ranges of the keys named so, as `keys` has them.
+const MAX_CONNECTION_WINDOW: u64 = 256 * 1024 * 1024;
+const MIN_STREAM_WINDOW: u64 = 64 * 1024;
 
 /// The first key may not exceed the second. Reported where the user wrote one of them.
 fn at_most(section: &Section<'_>, low: (&str, u64), high: (&str, u64)) {

@@ -211,14 +211,17 @@ fn the_windows_of_all_streams_fit_into_that_of_the_connection() {
             "`stream_window_bytes` (2097152) times `max_streams` (1) is 2097152, above `connection_window_bytes` (1048576)",
             "raise `connection_window_bytes` to 2097152, or lower `stream_window_bytes` to 1048576",
         ),
-        ("max_streams = 129", "times `max_streams` (129) is 33816576", "or `max_streams` to 128"),
+        ("max_streams = 129", "times `max_streams` (129) is 33816576", "or lower `max_streams` to 128"),
         ("stream_window_bytes = 335545", "is 33554500", "`stream_window_bytes` to 335544"),
+        // No connection window may be that large: what cannot be done is not proposed.
+        ("stream_window_bytes = 16777216", "is 1677721600", "lower `stream_window_bytes` to 335544, or"),
         ("connection_window_bytes = 26214399", "above `connection_window_bytes` (26214399)", "to 26214400"),
     ] {
         let text = with("environment", &format!("pool = {{ {pool} }}"));
         let finding = fixture.only(&text, "windows_overbooked");
         says(&finding, message, remedy);
         assert!(finding.key_path.starts_with("environments.sandbox.pool."), "{finding}");
+        assert!(!finding.remedy.contains("1677721600"), "more than any window may have: {finding}");
     }
     for pool in ["max_streams = 128", "stream_window_bytes = 335544", "connection_window_bytes = 26214400"] {
         assert_eq!(fixture.findings(&with("environment", &format!("pool = {{ {pool} }}"))), [], "{pool}");

@@ -1,7 +1,9 @@
 //! Handles of one environment: counters that its pool moves, gauges that are read from its status at a scrape.
 
 use metrics::{Counter, Gauge, Histogram};
-use pool::{BreakerState, CauseOfDeath, ConnectionStatus, DriftField, GenerationRole, PoolStatus, State, Verdict};
+use pool::{
+    BreakerState, CauseOfDeath, ConnectionStatus, DriftField, GenerationRole, PoolStatus, State, Verdict,
+};
 
 use super::{Registrar, definitions as def};
 use crate::{
