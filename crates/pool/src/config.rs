@@ -44,7 +44,8 @@ pub struct PoolConfig {
     pub ping_timeout: Duration,
     /// How long streams of a connection that is being replaced may go on. Range 1 s..=1 h. Default 60 s.
     pub drain_timeout: Duration,
-    /// First back-off after a failed dial; doubles with jitter up to `backoff_max`. Default 100 ms.
+    /// First back-off after a failed dial; doubles with jitter up to `backoff_max`. Default 100 ms. A host that refuses
+    /// connections is dialled every 25 ms or round trip for the first two seconds: it restarts.
     pub backoff_initial: Duration,
     /// Longest back-off between failed dials. Default 10 s.
     pub backoff_max: Duration,

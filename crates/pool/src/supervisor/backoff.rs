@@ -4,12 +4,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::PoolConfig;
+use crate::{config::PoolConfig, error::DialError};
+
+/// For so long after the first failure a host that refuses connections is dialled again and again: it restarts, and a
+/// refusal costs it one packet. (A failed handshake costs it much more, and is never hurried.)
+const EAGER: Duration = Duration::from_secs(2);
+/// Between two such dials; one at a time, so never more often than a round trip.
+const EAGER_PAUSE: Duration = Duration::from_millis(25);
 
 /// Consecutive failures and what follows from them.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     failures: u32,
+    /// When the first of them was.
+    failing_since: Option<Instant>,
     not_before: Option<Instant>,
     last_failed: Option<Instant>,
     rng: fastrand::Rng,
@@ -20,26 +28,48 @@ pub(crate) struct Backoff {
 pub(crate) enum Refusal {
     /// It refused our certificate.
     Identity,
+    /// Nothing listens at its address: it refused the connection.
+    Connection,
     /// It did not; dialling again may help.
     None,
 }
 
+impl Refusal {
+    /// What this failure means.
+    pub(crate) fn of(error: &DialError) -> Self {
+        match error {
+            error if error.is_identity_fault() => Self::Identity,
+            DialError::Refused { .. } => Self::Connection,
+            _ => Self::None,
+        }
+    }
+}
+
 impl Backoff {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { failures: 0, not_before: None, last_failed: None, rng: fastrand::Rng::with_seed(seed) }
+        Self {
+            failures: 0,
+            failing_since: None,
+            not_before: None,
+            last_failed: None,
+            rng: fastrand::Rng::with_seed(seed),
+        }
     }
 
     /// A dial failed: the next waits. Returns for how long.
     pub(crate) fn failed(&mut self, config: &PoolConfig, refusal: Refusal, now: Instant) -> Duration {
+        let since = *self.failing_since.get_or_insert(now);
+        let eager = refusal == Refusal::Connection && now.saturating_duration_since(since) < EAGER;
         // Dials that were under way together fail together: that is one failure.
-        if !self.is_pausing(now) {
+        if !eager && !self.is_pausing(now) {
             self.failures = self.failures.saturating_add(1);
         }
         self.last_failed = Some(now);
         let longest = match refusal {
             // Redialling cannot mend a refused certificate.
             Refusal::Identity => config.identity_fault_pause,
-            Refusal::None => {
+            Refusal::Connection if eager => EAGER_PAUSE.min(config.backoff_initial),
+            Refusal::Connection | Refusal::None => {
                 let doublings = self.failures.saturating_sub(1).min(16);
                 config.backoff_initial.saturating_mul(1 << doublings).min(config.backoff_max)
             }
@@ -72,6 +102,7 @@ impl Backoff {
     /// Failures are forgotten.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
+        self.failing_since = None;
         self.not_before = None;
     }
 
@@ -102,6 +133,29 @@ mod tests {
         }
         backoff.succeeded();
         assert_eq!(backoff.not_before(), None);
+    }
+
+    #[test]
+    fn a_host_that_restarts_is_dialled_eagerly_for_two_seconds_only() {
+        let config = PoolConfig::default();
+        let refused = Refusal::Connection;
+        let mut now = Instant::now();
+        let mut backoff = Backoff::new(7);
+        let began = now;
+        let mut dials = 0;
+        while now < began + EAGER {
+            let delay = backoff.failed(&config, refused, now);
+            assert!(delay <= EAGER_PAUSE, "{delay:?}");
+            // The refusal itself takes a round trip.
+            now += delay + Duration::from_millis(40);
+            dials += 1;
+        }
+        assert!(dials < 50, "{dials}");
+        assert!(backoff.failed(&config, refused, now) > EAGER_PAUSE);
+        now += config.backoff_max;
+        assert!(backoff.failed(&config, refused, now) > config.backoff_initial / 2, "and doubles from there");
+        backoff.succeeded();
+        assert!(backoff.failed(&config, refused, now) <= EAGER_PAUSE, "until it has served");
     }
 
     #[test]

@@ -145,8 +145,8 @@ impl Breaker {
     }
 
     fn open(&mut self, why: Arc<DialError>, withholds: Withholds, config: &PoolConfig, now: Instant) {
-        let refused = why.is_identity_fault() || self.wordless > 1;
-        self.backoff.failed(config, if refused { Refusal::Identity } else { Refusal::None }, now);
+        let refusal = if self.wordless > 1 { Refusal::Identity } else { Refusal::of(&why) };
+        self.backoff.failed(config, refusal, now);
         let until = self.backoff.not_before().unwrap_or(now);
         self.state = State::Open { until, why, withholds };
     }
