@@ -2,8 +2,9 @@
 //! like the provider and misbehaves on request. Used by tests, demo, benches and load tests.
 //!
 //! It owns its PKI (made anew at each start; nothing secret is stored), the pinning of exact client leaves, the
-//! [`Behaviour`] as data that can be changed live, and the books ([`Ledger`]) of what it saw. It does not own
-//! any client, and it is no model of the provider's API: bodies mean nothing to it.
+//! [`Behaviour`] as data that can be changed live, and the books ([`Ledger`]) of what it saw. It also calls
+//! customers ([`IngressCall`]), one request at a time. It does not own any other client, and it is no model of the
+//! provider's API: bodies mean nothing to it.
 //!
 //! ```
 //! # tokio_test();
@@ -46,6 +47,7 @@
 //! | its own certificate rotated, same authority or another | [`rotate_certificate`](Simulator::rotate_certificate), [`set_pki`](Simulator::set_pki) | new |
 //! | not accepting, refusing, restarting on the same port | [`Listening`], [`restart`](Simulator::restart) | now |
 //! | several loopback addresses with one port, counted apart | [`also_listen`](SimulatorOptions::also_listen), [`address_ledger`](Simulator::address_ledger) | at start |
+//! | a call to the customer's ingress, with the provider's client certificate | [`IngressCall`], [`call_customer`](Simulator::call_customer) | now |
 //! | all of it at fixed or random times | [`Script`], [`play`](Simulator::play) | |
 //!
 //! What it saw is in the [`Ledger`], and by correlation id in [`Simulator::account`]: a request that was refused,
@@ -84,6 +86,7 @@
 //! in the trailers. `x-correlation-id` is mirrored, and counted: see [`Simulator::account`].
 
 mod behaviour;
+mod customer;
 mod door;
 mod ending;
 mod error;
@@ -103,12 +106,13 @@ pub use behaviour::{
     LatencySpike, Pings, RefusalAlert, ResetPoint, ResetReason, ResetRule, Respond, Resumption, Stall,
     TlsVersions,
 };
+pub use customer::{IngressCall, IngressError, IngressPhase};
 pub use door::{AddressLedger, Listening};
 pub use error::SimError;
 pub use ledger::{Account, Ledger};
 pub use pki::{
-    ClientCredentials, ClientSpec, ExtendedKeyUsage, INTERMEDIATE_COMMON_NAME, KeyAlgorithm, Pki, PkiOptions,
-    SignatureLabel, Validity, write_assets,
+    CLIENT_CA_COMMON_NAME, ClientCredentials, ClientSpec, ExtendedKeyUsage, INTERMEDIATE_COMMON_NAME,
+    KeyAlgorithm, Pki, PkiOptions, SignatureLabel, Validity, write_assets,
 };
 pub use registry::Target;
 pub use script::{Playing, Rotation, Script, ScriptError};

@@ -3,6 +3,7 @@
 //! Owns the flags, the assets it hands out and what it reports. The server is `provider-sim`'s.
 
 mod flags;
+mod script;
 
 use std::{
     future::Future,
@@ -16,24 +17,26 @@ use std::{
 
 use futures_util::FutureExt as _;
 use provider_sim::{
-    Behaviour, ClientCredentials, ClientSpec, Ledger, Pki, PkiOptions, SimError, Simulator, SimulatorOptions,
-    write_assets,
+    Behaviour, ClientCredentials, ClientSpec, Ledger, Pki, PkiOptions, Script, SimError, Simulator,
+    SimulatorOptions, write_assets,
 };
 use serde::Serialize;
 
 use super::{FAILED, GOOD};
 use crate::runtime::{raise_descriptor_limit, stop_requested};
 pub use flags::BehaviourArgs;
+pub use script::ScriptArgs;
 
 /// The server's certificate is for this name: what it is dialled as, and no name of anybody's.
 const HOST: &str = "localhost";
 
 /// Runs a simulated provider until SIGTERM or SIGINT, then prints what it saw.
 ///
-/// It makes its own certificates at every start. Exit code 0: it ran until a signal; 1: it could not start.
+/// It makes its own certificates at every start. Exit code 0: it ran until a signal; 1: it could
+/// not start, or a step of the script failed; 2: wrong usage.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tsh-gateway sim --out /tmp/sandbox-assets\n  tsh-gateway sim --out /tmp/assets --listen 127.0.0.1:9443 --goaway-after-requests 200 --latency-ms 40\n  tsh-gateway sim --out /tmp/assets --client-auth refuse-late --json | jq ."
+    after_help = "Examples:\n  tsh-gateway sim --out /tmp/sandbox-assets\n  tsh-gateway sim --out /tmp/assets --listen 127.0.0.1:9443 --goaway-after-requests 200 --latency-ms 40\n  tsh-gateway sim --out /tmp/assets --client-auth refuse-late --json | jq .\n  tsh-gateway sim --out /tmp/assets --script storm.toml --script-seed 7\n\nA script (TOML, or JSON if it begins with `{`), here storm.toml:\n  seed = 1\n  [[step]]                      # ten resets of a random connection within the first minute\n  between_ms = [0, 60000]\n  times = 10\n  action = { end = { target = \"random\", form = \"reset\" } }\n  [[step]]                      # slow for two seconds\n  at_ms = 10000\n  for_ms = 2000\n  action = { behaviour = { latency_ms = 200 } }"
 )]
 pub struct SimArgs {
     /// Where to listen; port 0 takes a free one.
@@ -51,6 +54,9 @@ pub struct SimArgs {
     /// Seed of the latency's jitter.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// What it does when: a script, played from the start. The example below shows one.
+    #[command(flatten)]
+    pub script: ScriptArgs,
     /// Threads that serve.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
@@ -64,6 +70,8 @@ pub struct SimArgs {
 enum Failed {
     #[error("cannot make the folder {}: {source}; name another with --out", path.display())]
     Folder { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Script(#[from] script::ScriptFailed),
     #[error(transparent)]
     Simulator(#[from] SimError),
     #[error("cannot write the report: {0}")]
@@ -79,6 +87,8 @@ struct Started<'s> {
     host: &'static str,
     pins: [String; 2],
     behaviour: &'s Behaviour,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    script: Option<script::Chosen<'s>>,
     configuration: String,
 }
 
@@ -126,6 +136,8 @@ async fn run(
     out: &mut (dyn Write + Send),
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failed> {
+    // First of all: a script that cannot be played leaves nothing behind.
+    let script = args.script.load()?;
     let (pki, client) = issue(&args.common_name)?;
     // Before listening: whoever waits for the port may read the files at once.
     std::fs::create_dir_all(&args.out).map_err(|source| Failed::Folder { path: args.out.clone(), source })?;
@@ -138,8 +150,8 @@ async fn run(
         ..SimulatorOptions::new(pki.clone())
     })
     .await?;
-    announce(args, &pki, &simulator, out)?;
-    stop.await;
+    announce(args, &pki, &simulator, script.as_ref(), out)?;
+    args.script.play(&simulator, script.as_ref(), stop).await?;
     let ledger = simulator.ledger();
     let duplicated = simulator.duplicated().len();
     simulator.stop().await;
@@ -163,6 +175,7 @@ fn announce(
     args: &SimArgs,
     pki: &Pki,
     simulator: &Simulator,
+    script: Option<&Script>,
     out: &mut (dyn Write + Send),
 ) -> Result<(), Failed> {
     let assets = std::path::absolute(&args.out).unwrap_or_else(|_| args.out.clone());
@@ -174,6 +187,7 @@ fn announce(
         host: HOST,
         pins: [pki.server_pin(), pki.intermediate_pin()],
         behaviour: &behaviour,
+        script: script.and_then(|script| args.script.chosen(script)),
         configuration: snippet(&assets, &args.common_name, simulator.addr(), &pki.server_pin()),
     };
     if args.json {
@@ -182,6 +196,10 @@ fn announce(
     } else {
         writeln!(out, "simulated provider on {}, as {HOST}", started.listening)?;
         writeln!(out, "assets in {} (the client {} is let in)", assets.display(), args.common_name)?;
+        if let Some(script) = &started.script {
+            let script::Chosen { file, seed, events } = script;
+            writeln!(out, "plays {}: {events} events, seed {seed}", file.display())?;
+        }
         writeln!(out, "\nto paste into a gateway's configuration:\n\n{}", started.configuration)?;
         writeln!(out, "Ctrl-C ends it and prints what it saw.")?;
     }

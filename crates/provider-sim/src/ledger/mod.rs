@@ -64,6 +64,10 @@ pub struct Ledger {
     pub pings: u64,
     /// SETTINGS frames that clients have acknowledged: one per HTTP/2 connection, and one per change.
     pub settings_acknowledged: u64,
+    /// Calls to a customer's ingress that were dialled, whatever became of them.
+    pub customer_calls: u64,
+    /// Of these, refused by the customer with a TLS alert, within the handshake or at the first read after it.
+    pub customer_calls_refused: u64,
 }
 
 macro_rules! books {
@@ -108,6 +112,8 @@ books!(
     stream_limit_breaches,
     pings,
     settings_acknowledged,
+    customer_calls,
+    customer_calls_refused,
 );
 
 impl Books {

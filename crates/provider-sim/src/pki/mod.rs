@@ -1,4 +1,5 @@
-//! Owns the provider's own PKI, made anew at every start: root CA, intermediate CA, server leaf.
+//! Owns the provider's own PKI, made anew at every start: root CA, intermediate CA, server leaf; and for its calls
+//! to customers a client CA and a client leaf.
 //! It does not own any stored key: nothing secret comes from or goes to the repository.
 
 mod assets;
@@ -23,6 +24,10 @@ use crate::SimError;
 
 /// Common Name of the intermediate that signs server leaves, like the CA that the real provider names.
 pub const INTERMEDIATE_COMMON_NAME: &str = "Simulated SHA2 High Assurance Server CA";
+
+/// Common Name of the CA that signs the provider's own client certificate: the one that customers trust for calls
+/// to them (S18).
+pub const CLIENT_CA_COMMON_NAME: &str = "Simulated Thales Client CA";
 
 /// A validity window, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +62,7 @@ impl Validity {
 ///
 /// # Defaults
 /// Names `localhost`, `tsh.test` and `127.0.0.1`; P-256 everywhere; leaf valid for 90 days, intermediate
-/// for 5 years.
+/// for 5 years; own client certificate `TSH-SIMULATED-CLIENT`, valid for 90 days.
 #[derive(Clone, Debug)]
 pub struct PkiOptions {
     /// Subject alternative names of the server leaf: DNS names or IP addresses. 127.0.0.1 is always added.
@@ -70,6 +75,10 @@ pub struct PkiOptions {
     pub server_validity: Validity,
     /// Validity of the intermediate, which is the trust anchor handed to customers.
     pub intermediate_validity: Validity,
+    /// Common Name, exactly, of the certificate that the provider shows when it calls a customer.
+    pub outgoing_common_name: String,
+    /// Validity of that certificate.
+    pub outgoing_validity: Validity,
 }
 
 impl Default for PkiOptions {
@@ -80,21 +89,25 @@ impl Default for PkiOptions {
             authority_key: KeyAlgorithm::EcP256,
             server_validity: Validity::days(90),
             intermediate_validity: Validity::days(5 * 365),
+            outgoing_common_name: "TSH-SIMULATED-CLIENT".to_owned(),
+            outgoing_validity: Validity::days(90),
         }
     }
 }
 
-/// Root CA, intermediate CA and server leaf. Clones of an `Arc<Pki>` may be shared by several simulators.
+/// Root CA, intermediate CA and server leaf; client CA and client leaf of the calls to customers. Clones of an `Arc<Pki>` may be shared by several simulators.
 pub struct Pki {
     options: PkiOptions,
     root: Arc<CertifiedIssuer<'static, KeyPair>>,
     intermediate: Arc<CertifiedIssuer<'static, KeyPair>>,
     server: rcgen::Certificate,
     server_key: KeyPair,
+    client_ca: Arc<CertifiedIssuer<'static, KeyPair>>,
+    outgoing: Arc<ClientCredentials>,
 }
 
 impl Pki {
-    /// Makes a new root, intermediate and server leaf.
+    /// Makes a new root, intermediate and server leaf, and a new client CA and client leaf.
     ///
     /// # Errors
     /// [`SimError::Issue`] if a host name is not an IA5 name or the key type cannot be made.
@@ -108,17 +121,39 @@ impl Pki {
         let intermediate =
             CertifiedIssuer::signed_by(params, key, &root).map_err(issue(INTERMEDIATE_COMMON_NAME))?;
         let (server, server_key) = server_leaf(&options, &intermediate)?;
-        Ok(Self { options, root: Arc::new(root), intermediate: Arc::new(intermediate), server, server_key })
+        // P-256 whatever the options say of the others: their key types are for tests of what customers trust.
+        let key = KeyAlgorithm::EcP256.generate(CLIENT_CA_COMMON_NAME)?;
+        let client_ca = CertifiedIssuer::self_signed(authority(CLIENT_CA_COMMON_NAME, long, 0), key)
+            .map_err(issue(CLIENT_CA_COMMON_NAME))?;
+        let spec = ClientSpec::named(&options.outgoing_common_name).valid(options.outgoing_validity);
+        let outgoing = ClientCredentials::signed_by(&spec, &client_ca)?;
+        Ok(Self {
+            options,
+            root: Arc::new(root),
+            intermediate: Arc::new(intermediate),
+            server,
+            server_key,
+            client_ca: Arc::new(client_ca),
+            outgoing: Arc::new(outgoing),
+        })
     }
 
-    /// The same authorities with a new server leaf and a new server key: the provider's own rotation.
+    /// The same authorities with a new server leaf and a new server key: the provider's own rotation. Its client
+    /// certificate stays.
     ///
     /// # Errors
     /// [`SimError::Issue`], as [`Pki::generate`].
     pub fn rotated(&self) -> Result<Self, SimError> {
         let (server, server_key) = server_leaf(&self.options, &self.intermediate)?;
-        let (root, intermediate) = (self.root.clone(), self.intermediate.clone());
-        Ok(Self { options: self.options.clone(), root, intermediate, server, server_key })
+        Ok(Self {
+            options: self.options.clone(),
+            root: self.root.clone(),
+            intermediate: self.intermediate.clone(),
+            server,
+            server_key,
+            client_ca: self.client_ca.clone(),
+            outgoing: self.outgoing.clone(),
+        })
     }
 
     /// New authorities and a new leaf with the same names: whoever trusts the present ones does not trust these.
@@ -147,6 +182,16 @@ impl Pki {
     /// The root CA. Trusting it would be wider than the provider asks for; tests do it on purpose.
     pub fn root_pem(&self) -> String {
         self.root.pem()
+    }
+
+    /// The CA that customers trust to validate the provider's client certificate.
+    pub fn client_ca_pem(&self) -> String {
+        self.client_ca.pem()
+    }
+
+    /// The client certificate that the provider shows when it calls a customer, signed by the client CA.
+    pub fn outgoing_client(&self) -> &ClientCredentials {
+        &self.outgoing
     }
 
     /// The server leaf.

@@ -10,13 +10,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Response;
+
 use crate::behaviour::{Behaviour, GoAwayForm};
+use crate::customer::{IngressCall, IngressError};
 use crate::door::{AddressLedger, Listening};
 use crate::ledger::{Account, Ledger};
 use crate::registry::Target;
 use crate::script::{Playing, Rotation, Script};
 use crate::tls::{Endorsed, Sessions};
-use crate::{Pki, SimError, script};
+use crate::{Pki, SimError, customer, script};
 
 /// What [`Simulator::start`] needs.
 #[derive(Clone, Debug)]
@@ -153,6 +157,22 @@ impl Simulator {
     /// Outside a tokio runtime.
     pub fn play(&self, script: &Script) -> Playing {
         script::play(self.shared.clone(), script)
+    }
+
+    /// Calls a customer's ingress, as the provider does: TLS with the client certificate of the present
+    /// [`Pki`] ([`Pki::outgoing_client`]), one request on a connection of its own, the whole response. No
+    /// session is resumed, so that each call is judged anew. Behaviour and scripts do not touch it.
+    ///
+    /// # Errors
+    /// [`IngressError`]; a status such as 403 is a response and no error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future breaks the connection off; the customer may have processed the request.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with IO and time enabled.
+    pub async fn call_customer(&self, call: IngressCall) -> Result<Response<Bytes>, IngressError> {
+        customer::call(&self.pki(), &self.shared.books, call).await
     }
 
     /// The books now.

@@ -33,12 +33,7 @@ pub(crate) fn server_config(
         .with_protocol_versions(versions(behaviour.tls))?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(chain, key)?;
-    config.alpn_protocols = match behaviour.http {
-        HttpVersions::H2AndHttp11 => vec![ALPN_H2.to_vec(), ALPN_HTTP11.to_vec()],
-        HttpVersions::H2Only => vec![ALPN_H2.to_vec()],
-        HttpVersions::Http11Only => vec![ALPN_HTTP11.to_vec()],
-        HttpVersions::NoAlpn => Vec::new(),
-    };
+    config.alpn_protocols = alpn(behaviour.http);
     config.send_tls13_tickets = behaviour.tickets as usize;
     config.session_storage = match behaviour.resumption {
         Resumption::Enabled => sessions.clone(),
@@ -47,7 +42,16 @@ pub(crate) fn server_config(
     Ok(Arc::new(config))
 }
 
-fn versions(choice: TlsVersions) -> &'static [&'static SupportedProtocolVersion] {
+pub(crate) fn alpn(choice: HttpVersions) -> Vec<Vec<u8>> {
+    match choice {
+        HttpVersions::H2AndHttp11 => vec![ALPN_H2.to_vec(), ALPN_HTTP11.to_vec()],
+        HttpVersions::H2Only => vec![ALPN_H2.to_vec()],
+        HttpVersions::Http11Only => vec![ALPN_HTTP11.to_vec()],
+        HttpVersions::NoAlpn => Vec::new(),
+    }
+}
+
+pub(crate) fn versions(choice: TlsVersions) -> &'static [&'static SupportedProtocolVersion] {
     static TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
     static TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
     match choice {
@@ -58,6 +62,6 @@ fn versions(choice: TlsVersions) -> &'static [&'static SupportedProtocolVersion]
 }
 
 /// Passed explicitly: a process that has two providers compiled in has no default one.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

@@ -6,6 +6,7 @@ mod flow;
 mod generation;
 mod handshake;
 mod http1;
+mod ingress;
 mod phases;
 mod raw;
 mod requests;

@@ -65,6 +65,8 @@ fn wrong_usage_says_what_would_be_right() {
         ("--http=h3", "h2+http/1.1"),
         ("--tickets=21", "0..=20"),
         ("--goaway-after-requests=0", "1.."),
+        ("--script-seed=7", "--script <FILE>"),
+        ("--script-seed=x", "invalid digit"),
     ] {
         let error = parse(&["--out=x", flag]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
