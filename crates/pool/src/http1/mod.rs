@@ -18,7 +18,6 @@ use std::sync::{
 
 use bb8::QueueStrategy;
 use futures_util::FutureExt;
-use tokio::time::Instant;
 
 pub(crate) use self::{
     connection::{Fitness, Http1Body, Http1Connection, Loan},
@@ -29,7 +28,6 @@ pub(crate) use self::{
 use crate::{
     connection::{Grant, Link},
     error::DialError,
-    status::CauseOfDeath,
 };
 
 /// Idle connections are replaced before load balancers (60 s and up) and common servers (nginx 75 s) close them.
@@ -81,8 +79,9 @@ impl Http1Pool {
         drop(self.pool.add(connection));
     }
 
-    /// An idle connection of this generation and its permit, if there is one.
-    pub(crate) fn try_lend(&self, generation: u64) -> Option<(Arc<Link>, Loan, Grant)> {
+    /// An idle connection and its permit, if there is one. After a renewal those of the older generation are lent until
+    /// the supervisor retires them, which is when their successors serve; what lost its trust is retired at once.
+    pub(crate) fn try_lend(&self) -> Option<(Arc<Link>, Loan, Grant)> {
         // bb8 measures its waits with a timer, which needs a runtime.
         if self.idle() == 0 || tokio::runtime::Handle::try_current().is_err() {
             return None;
@@ -91,9 +90,6 @@ impl Http1Pool {
             // Asked once, never waited for: those who wait do so in the hub's queue.
             let connection = self.pool.get_owned().now_or_never()?.ok()?;
             let link = connection.link().clone();
-            if link.birth.generation != generation {
-                link.retire(CauseOfDeath::Replaced, Instant::now());
-            }
             // Dropping the permit's loser gives it back to bb8, which lets go of what serves no more.
             if let Some(grant) = link.try_acquire() {
                 return Some((link, Loan::new(connection), grant));

@@ -3,7 +3,7 @@
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::DuplexStream;
+use tokio::{io::DuplexStream, time::Instant};
 
 use super::{
     connection::Sender,
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     connection::State,
+    status::CauseOfDeath,
     testing::{link, serving},
 };
 
@@ -52,7 +53,7 @@ async fn member(pool: &Http1Pool) -> Member {
 }
 
 fn lend(pool: &Http1Pool) -> Option<(Arc<Link>, Loan)> {
-    pool.try_lend(1).map(|(link, loan, _)| (link, loan))
+    pool.try_lend().map(|(link, loan, _)| (link, loan))
 }
 
 /// As a lease gives it back.
@@ -94,9 +95,9 @@ async fn what_was_retired_or_ended_or_is_of_another_generation_is_not_lent() {
     drop(closing.sender.lock().take());
     assert!(lend(&pool).is_none());
 
-    let old = member(&pool).await;
-    assert!(pool.try_lend(2).is_none());
-    assert_eq!((old.link.state(), old.link.cause()), (State::Draining, Some(CauseOfDeath::Replaced)));
+    let distrusted = member(&pool).await;
+    distrusted.link.retire_at_once(CauseOfDeath::Replaced, Instant::now());
+    assert!(lend(&pool).is_none(), "what it believed was withdrawn");
 
     let proving = link(1, 1);
     assert!(proving.try_acquire().is_none(), "not before it is proven");

@@ -80,7 +80,7 @@ impl Hub {
         if self.is_stopping() {
             return None;
         }
-        let (link, loan, grant) = self.http1.try_lend(self.generation.load().serial())?;
+        let (link, loan, grant) = self.http1.try_lend()?;
         // The last idle one went out: the next request should find one too.
         if grant.notice != Notice::Nothing || self.http1.idle() == 0 {
             self.supervisor.notify_one();

@@ -17,16 +17,37 @@ async fn a_replay_over_http11_carries_the_whole_body() {
 
 /// R3a
 #[tokio::test]
-async fn after_a_switch_no_idle_http11_connection_of_the_old_generation_carries_a_request() {
+async fn a_renewal_over_http11_makes_nobody_wait_and_the_old_generation_ends() {
     let (a, b) = (client("CUSTOMER-0001-SBX"), client("CUSTOMER-0001-SBX"));
     let sim = provider(http11(), &[&a, &b]).await;
     let pool = start(&sim, generation(1, &a), config(2, 2), Timeouts::default());
     warm(&pool).await;
     pool.activate(generation(2, &b));
+    let mut carried_by = Vec::new();
+    let began = Instant::now();
+    while carried_by.last() != Some(&2) {
+        assert!(began.elapsed() < SOON, "the new generation never came to serve");
+        let (.., generation) = exchange(&pool, get()).await.unwrap();
+        carried_by.push(generation);
+    }
+    assert_eq!(pool.status().totals.waited_for_dial, 0, "make before break");
+    eventually("the old generation is gone", || pool.status().connections.iter().all(|c| c.generation == 2))
+        .await;
     for _ in 0..4 {
         let (.., generation) = exchange(&pool, get()).await.unwrap();
         assert_eq!(generation, 2);
     }
+}
+
+#[tokio::test]
+async fn a_pin_taken_away_ends_idle_http11_connections_at_once() {
+    let a = client("CUSTOMER-0001-SBX");
+    let sim = provider(http11(), &[&a]).await;
+    let pool = start(&sim, generation(1, &a), config(2, 2), Timeouts::default());
+    warm(&pool).await;
+    pool.activate(pinned(2, &a, &pki().rotated().unwrap().server_pin()));
+    let answer = exchange(&pool, get()).await;
+    assert!(answer.is_err(), "carried by a connection whose pin was taken away: {answer:?}");
 }
 
 /// R3c
