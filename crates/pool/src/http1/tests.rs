@@ -11,7 +11,6 @@ use super::{
     *,
 };
 use crate::{
-    connection::State,
     status::CauseOfDeath,
     testing::{link, serving},
 };
