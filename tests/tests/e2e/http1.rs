@@ -212,10 +212,12 @@ async fn an_outage_is_met_with_back_off_and_not_with_a_storm_of_dials() {
         assert_eq!(lab.get("/").await.status, 200);
         provider.sim.stop().await;
         let tally = Load::new("down", 4, 50).run(&lab).await;
+        // A dial that met the closing door ended in its handshake; its cause is told until the next dial.
+        let no_connection = ["connection_refused", "tls_closed", "connect_failure"];
         let (down, other): (Vec<_>, Vec<_>) =
-            tally.0.iter().partition(|(_, reply)| reply.header("gw-error") == "connection_refused");
+            tally.0.iter().partition(|(_, reply)| no_connection.contains(&reply.header("gw-error")));
         // A few may have met the connections as they closed.
-        assert!(down.len() >= 190, "{http:?}: {other:?}");
+        assert!(down.len() >= 190, "{http:?}: {}, others: {:?}", down.len(), other.first());
         assert!(down.iter().all(|(_, reply)| reply.header("gw-retry-safe") == "yes"));
         let dials = lab.total("sandbox", "dials_failed").await;
         assert!((1..=60).contains(&dials), "{http:?}: {dials} dials");
