@@ -184,20 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.retire(CauseOfDeath::ClosedByProvider);
             cx.waker().wake_by_ref();
         }
-        self.shrink();
         Poll::Pending
-    }
-
-    /// A burst leaves nothing behind: what it made grow is given back when its last stream has ended.
-    fn shrink(&self) {
-        if !self.wire.is_swollen() {
-            return;
-        }
-        // Announced before looking: a lease that ends in between wakes this driver.
-        self.link.wake_driver_when_idle();
-        if self.link.in_flight() == 0 {
-            self.wire.rest();
-        }
     }
 
     /// Polls h2; where the provider lowered its number of streams, h2 writes what was opened before it reads that.
