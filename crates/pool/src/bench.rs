@@ -85,7 +85,7 @@ where
     let context = Arc::new(Context {
         key: spec.key,
         directory: Directory::silent(spec.target.place()),
-        sending: Sending::new(&spec.config),
+        sending: Sending::new(&spec.config, spec.workers.len()),
         target: spec.target,
         config: spec.config,
         timeouts: spec.timeouts,

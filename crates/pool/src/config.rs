@@ -55,7 +55,8 @@ pub struct PoolConfig {
     /// Most bytes of a request body held for a possible replay; each piece counts 96 bytes more, the first one aside.
     /// Range 0..=16 MiB. Default 64 KiB.
     pub replay_buffer_bytes: usize,
-    /// Most bytes held for replays by all requests of this pool together. Default 64 MiB.
+    /// Most bytes held for replays by all requests of this pool together, divided evenly between the workers; no
+    /// worker's share is less than one request may hold. Default 64 MiB.
     pub replay_buffer_total_bytes: usize,
     /// Receive window of one stream. Range 64 KiB..=16 MiB. Default 256 KiB: over a 40 ms round trip a body
     /// arrives at up to 6.5 MB/s.
