@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
+use hickory_proto::rr::RecordType;
 use parking_lot::Mutex;
 use pool::{CauseOfDeath, ConnectionId, DialReport, Observer, PoolStatus, Verdict};
 
@@ -291,6 +292,22 @@ async fn a_name_that_does_not_exist_is_a_dns_failure_until_it_appears() {
     server.say(Script::addresses(60, &["127.0.0.1"]));
     within(AFTER_A_MOVE, "it serves", || serving(&pool) == 1).await;
     exchange(&pool, get()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_whose_ipv6_half_is_never_answered_is_dialled_by_its_ipv4_half() {
+    let a = client("CUSTOMER-0001-SBX");
+    let (_sims, port) = providers(1, Behaviour::default(), &a).await;
+    let addresses = vec!["127.0.0.1".parse().unwrap()];
+    let script = Script::OneFamily { family: RecordType::A, addresses, ttl: 60 };
+    let server = NameServer::start(script).await;
+    let Stage { pool, .. } = start_by_name(&server, port, &a, config(1, 1));
+    let began = Instant::now();
+    within(AFTER_A_MOVE, "it serves", || serving(&pool) == 1).await;
+    // Well before the question for the other half ends, which is at the connect limit.
+    assert!(began.elapsed() < Timeouts::default().connect, "after {:?}", began.elapsed());
+    exchange(&pool, get()).await.unwrap();
+    assert_eq!(pool.status().resolution.unwrap().failure, None);
 }
 
 #[tokio::test]
