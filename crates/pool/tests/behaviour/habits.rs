@@ -195,6 +195,47 @@ async fn an_unhealthy_application_is_not_sent_requests_until_it_recovers() {
     exchange(&pool, get()).await.expect("served again");
 }
 
+/// A pool with a single stream, which one caller always waits for.
+async fn crowded(check: HealthCheck, timeouts: Timeouts, latency: Duration) -> (Simulator, Pool) {
+    let a = client("CUSTOMER-0001-SBX");
+    let sim = provider(Behaviour::default(), &[&a]).await;
+    let config = PoolConfig { health: Some(check), max_streams: 1, ..config(1, 1) };
+    let pool = start(&sim, generation(1, &a), config, timeouts);
+    warm(&pool).await;
+    sim.set_behaviour(Behaviour { latency, ..sim.behaviour() }).unwrap();
+    (sim, pool)
+}
+
+#[tokio::test]
+async fn what_a_health_request_waits_in_our_own_queue_is_not_held_against_the_provider() {
+    // Twice the latency passes from asking to the answer, half of it in the queue.
+    let latency = Duration::from_millis(1500);
+    let check = HealthCheck { timeout: Duration::from_millis(2800), unhealthy_after: 2, ..check("/health") };
+    let timeouts = Timeouts { queue: PATIENT, ..Timeouts::default() };
+    let (sim, pool) = crowded(check, timeouts, latency).await;
+    let before = sim.ledger().requests;
+    for _ in 0..4 {
+        let response = send(&pool, get(), &SendOptions { timeouts, ..options() }).await;
+        assert_eq!(response.expect("requests are not refused").status(), StatusCode::OK);
+    }
+    assert!(sim.ledger().requests >= before + 6, "health requests were made in between");
+    assert!(!pool.status().breaker.refuses_requests, "the provider is well, it is we who are busy");
+}
+
+#[tokio::test]
+async fn a_health_request_that_got_no_stream_says_nothing() {
+    let check = HealthCheck { unhealthy_after: 1, ..check("/health") };
+    let timeouts = Timeouts { queue: Duration::from_millis(50), ..Timeouts::default() };
+    let (sim, pool) = crowded(check, timeouts, Duration::ZERO).await;
+    // The only stream is taken for longer than several health requests would wait for it.
+    let held = request("GET", &[("sim-delay-ms", "2000")], Chunks::default());
+    let p = pool.clone();
+    let holder = tokio::spawn(async move { exchange(&p, held).await });
+    eventually("the stream is taken", || sim.ledger().streams_open == 1).await;
+    holder.await.unwrap().expect("an answer");
+    assert_eq!(pool.status().health, Some(Health::Healthy { failures: 0 }));
+}
+
 #[tokio::test]
 async fn a_refused_certificate_opens_the_breaker_with_the_certificate_named() {
     let a = client("CUSTOMER-0001-SBX");
