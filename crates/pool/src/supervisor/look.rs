@@ -41,7 +41,7 @@ impl Supervisor {
             mode: self.mode(),
             serving: Vec::new(),
             draining: Vec::new(),
-            dialling: u32::try_from(self.dialling.len()).unwrap_or(u32::MAX),
+            dialling: self.still_dialling(&links),
             waiting: hub.waiting(),
             growth_wanted: hub.take_growth_wanted(),
             recent_ends: self.meter.recent_ends(now),
@@ -66,6 +66,13 @@ impl Supervisor {
         }
         facts.limits = self.learned.limits();
         decide(&self.context.config, &facts)
+    }
+
+    /// Dials under way. One that has come to serve counts as what it is, though `publish` has not seen it yet: counted
+    /// twice it would stand for a second connection that nobody dials.
+    fn still_dialling(&self, links: &[std::sync::Arc<Link>]) -> u32 {
+        let proven = links.iter().filter(|link| self.dialling.contains_key(&link.id())).count();
+        u32::try_from(self.dialling.len().saturating_sub(proven)).unwrap_or(u32::MAX)
     }
 
     fn mode(&self) -> Mode {
