@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::health::HealthFault;
 
 /// How far a connection is trusted with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +80,8 @@ pub(crate) struct Vitals {
     silences: AtomicU8,
     farewell: OnceLock<Farewell>,
     sampled: AtomicBool,
+    /// How the application failed the health request of the proof.
+    unwell: Mutex<Option<HealthFault>>,
 }
 
 impl Vitals {
@@ -137,6 +142,16 @@ impl Vitals {
 
     pub(crate) fn farewell(&self) -> Option<Farewell> {
         self.farewell.get().copied()
+    }
+
+    /// The connection is proven, but the application failed the health request that went with it.
+    pub(crate) fn note_unwell(&self, fault: HealthFault) {
+        *self.unwell.lock() = Some(fault);
+    }
+
+    /// That failure, for the first one who asks.
+    pub(crate) fn take_unwell(&self) -> Option<HealthFault> {
+        self.unwell.lock().take()
     }
 
     /// The farewell, for the first one who asks.

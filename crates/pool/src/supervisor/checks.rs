@@ -30,6 +30,10 @@ use crate::{
 pub(super) struct Checks {
     answers: mpsc::Receiver<Result<(), HealthFault>>,
     task: Option<AbortHandle>,
+    /// From one request to the next.
+    interval: Duration,
+    /// When a failure at a connection's proof last counted.
+    beside: Option<Instant>,
 }
 
 impl Checks {
@@ -40,7 +44,18 @@ impl Checks {
             // Weak: a pool that nobody holds any more should end.
             tokio::spawn(run(Arc::downgrade(context), check, sender)).abort_handle()
         });
-        Self { answers, task }
+        let interval = context.config.health.as_ref().map_or(Duration::ZERO, |check| check.interval);
+        Self { answers, task, interval, beside: None }
+    }
+
+    /// Whether a failure at a connection's proof counts among the answers: one in each interval does, so that several
+    /// dials at once are not several failures in a row.
+    pub(super) fn counts_beside(&mut self, now: Instant) -> bool {
+        let counts = self.beside.is_none_or(|last| now.saturating_duration_since(last) >= self.interval);
+        if counts {
+            self.beside = Some(now);
+        }
+        counts
     }
 
     /// The next answer; never, if no requests are made.

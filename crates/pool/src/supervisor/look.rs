@@ -85,6 +85,11 @@ impl Supervisor {
         if worthy && link.credit_once() {
             self.signal(Signal::Worthy(link.birth.born));
         }
+        if let Some(fault) = link.vitals().take_unwell()
+            && self.checks.counts_beside(now)
+        {
+            self.note_check(&Err(fault));
+        }
         Serving {
             id: link.id(),
             in_flight: link.in_flight(),

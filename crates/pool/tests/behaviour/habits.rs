@@ -164,6 +164,17 @@ async fn a_connection_on_which_requests_time_out_unheard_is_doubted_and_evicted_
     exchange(&pool, get()).await.expect("the pool recovered");
 }
 
+const SICK: provider_sim::Respond = provider_sim::Respond::Fixed { status: 503, body_bytes: 4 };
+
+/// As [`eventually`], for what takes some seconds by its nature.
+async fn within_reason(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < SOON * 4, "not in {:?}: {what}", SOON * 4);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 fn check(path: &'static str) -> HealthCheck {
     HealthCheck {
         interval: Duration::from_millis(50),
@@ -181,9 +192,8 @@ async fn an_unhealthy_application_is_not_sent_requests_until_it_recovers() {
     let pool = start(&sim, generation(1, &a), config, Timeouts::default());
     warm(&pool).await;
     exchange(&pool, get()).await.unwrap();
-    let sick = provider_sim::Respond::Fixed { status: 503, body_bytes: 4 };
     let well = sim.behaviour();
-    sim.set_behaviour(Behaviour { respond: sick, ..well.clone() }).unwrap();
+    sim.set_behaviour(Behaviour { respond: SICK, ..well.clone() }).unwrap();
     eventually("the breaker opens", || pool.status().breaker.refuses_requests).await;
     let error = exchange(&pool, get()).await.unwrap_err();
     let SendErrorKind::Unavailable(cause) = &error.kind else { panic!("{error}") };
@@ -234,6 +244,26 @@ async fn a_health_request_that_got_no_stream_says_nothing() {
     eventually("the stream is taken", || sim.ledger().streams_open == 1).await;
     holder.await.unwrap().expect("an answer");
     assert_eq!(pool.status().health, Some(Health::Healthy { failures: 0 }));
+}
+
+#[tokio::test]
+async fn an_application_that_answers_no_health_request_fails_no_dial() {
+    let a = client("CUSTOMER-0001-SBX");
+    let silent = Behaviour { stall: Stall::BeforeResponse, ..Behaviour::default() };
+    for behaviour in [silent, Behaviour { respond: SICK, ..Behaviour::default() }] {
+        let sim = provider(behaviour, &[&a]).await;
+        // The application may take longer than the proof: the proof does not wait for it.
+        let check = HealthCheck { interval: PATIENT, timeout: Duration::from_secs(60), ..check("/health") };
+        let config = PoolConfig { health: Some(check), ..config(2, 2) };
+        let timeouts = Timeouts { prove: Duration::from_secs(2), ..Timeouts::default() };
+        let pool = start(&sim, generation(1, &a), config, timeouts);
+        within_reason("both serve", || serving(&pool) == 2).await;
+        let status = pool.status();
+        assert_eq!((status.totals.dials_failed, status.breaker.state), (0, BreakerState::Closed));
+        assert!(status.connections.iter().all(|c| c.proof == Some(pool::Proof::Ping)), "{status:?}");
+        let counted = || pool.status().health == Some(Health::Healthy { failures: 1 });
+        eventually("it counts as one failed health request", counted).await;
+    }
 }
 
 #[tokio::test]

@@ -254,7 +254,14 @@ pub(crate) const HEALTH: &[Key] = &[
     text("method", "`GET`, `HEAD` or `OPTIONS`", "\"GET\"", "Method."),
     text("expect", "`2xx` or list of statuses", "\"2xx\"", "Answers that count as healthy."),
     whole("interval_ms", 1000, HOUR_MS, "ms", "10000", "From one health request to the next."),
-    whole("timeout_ms", 100, 60_000, "ms", "2000", "How long one may take."),
+    whole(
+        "timeout_ms",
+        100,
+        60_000,
+        "ms",
+        "2000",
+        "How long one may take, from the moment at which it has a stream. A new connection does not wait for it longer than `prove_ms`, nor fail by it.",
+    ),
     whole(
         "unhealthy_after",
         1,
