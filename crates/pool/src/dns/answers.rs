@@ -307,7 +307,7 @@ impl Answers {
         }
     }
 
-    /// A dial there went well.
+    /// A connection there came to serve.
     pub(super) fn forgiven(&mut self, address: IpAddr) {
         if let Some(known) = self.find_mut(address) {
             known.strikes = None;

@@ -172,7 +172,7 @@ impl Directory {
         self.shared.state.lock().answers.struck(address.ip(), Instant::now());
     }
 
-    /// A dial to this address went well.
+    /// A connection to this address came to serve.
     pub(crate) fn note_success(&self, address: SocketAddr) {
         self.shared.state.lock().answers.forgiven(address.ip());
     }

@@ -190,6 +190,7 @@ impl Context {
     /// A connection is proven: it serves from now on, and everybody hears of it.
     pub(crate) fn announce(&self, link: &Arc<Link>, progress: &Progress, resumption: Resumption) {
         link.proved(progress.phases_now());
+        self.directory.note_success(link.birth.address);
         let resumed = link.birth.facts.kind.is_resumed();
         let report = self.report(link.id(), link.birth.generation, progress, Some(resumed), None);
         self.observer.dialled(&report);
