@@ -231,7 +231,7 @@ pub(crate) const POOL: &[Key] = &[
         100,
         "",
         "20",
-        "Replays of what may have been processed (`retry = \"idempotent\"`), in percent of the requests of the last 10 seconds. What provably was not processed is never charged.",
+        "Replays of what may have been processed, in percent of the requests of the last 10 seconds on routes with `retry = \"idempotent\"`; other requests earn no replays. What provably was not processed is never charged.",
     ),
     whole(
         "retry_budget_min_per_second",
