@@ -66,6 +66,8 @@ pub(crate) struct Farewell {
     pub(crate) idle: Option<Duration>,
     /// The provider gave no error: it ends connections as a matter of routine.
     pub(crate) routine: bool,
+    /// It announced the end, or closed as TLS wants it: nothing broke.
+    pub(crate) orderly: bool,
     /// It found our PINGs too many (ENHANCE_YOUR_CALM).
     pub(crate) calm: bool,
 }
@@ -204,7 +206,15 @@ mod tests {
         let vitals = Vitals::default();
         assert!(vitals.sample_once().is_none());
         let at = Instant::now();
-        let farewell = Farewell { at, requests: 200, uncertain: 0, idle: None, routine: true, calm: false };
+        let farewell = Farewell {
+            at,
+            requests: 200,
+            uncertain: 0,
+            idle: None,
+            routine: true,
+            orderly: true,
+            calm: false,
+        };
         vitals.bid_farewell(farewell);
         assert_eq!(vitals.sample_once().map(|f| f.requests), Some(200));
         assert!(vitals.sample_once().is_none());

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     config::LearnedLimitsMode,
     connection::{Link, State, Trust},
+    learned::Noted,
     status::CauseOfDeath,
 };
 
@@ -148,13 +149,32 @@ impl Supervisor {
             uncertain: farewell.uncertain,
             age: farewell.at.saturating_duration_since(link.birth.born),
             idle: farewell.idle,
+            orderly: farewell.orderly,
         };
-        if self.learned.note(sample) {
-            tracing::info!(environment = %self.context.key.environment, limits = ?self.learned.limits(),
-                "the provider ends connections by a rule; successors will serve before");
-            self.context.note_limits(&self.learned.limits());
+        let (environment, limits) = (&self.context.key.environment, self.learned.limits());
+        match self.learned.note(sample) {
+            Noted::Nothing => {}
+            // Somebody has lived longer already.
+            Noted::Suspected if self.learned.outlived(0, self.greatest_age(now), Duration::ZERO) => {}
+            Noted::Suspected => {
+                let age = self.learned.limits().age;
+                tracing::info!(%environment, ?age, "connections ended together at one age: a rule, or an accident; \
+                    successors will serve before that age, and one connection finds out");
+            }
+            Noted::Learned => {
+                tracing::info!(%environment, limits = ?self.learned.limits(), before = ?limits,
+                    "the provider ends connections by a rule; successors will serve before");
+                self.context.note_limits(&self.learned.limits());
+            }
         }
         self.make_known();
+    }
+
+    /// The age of the eldest connection that serves.
+    fn greatest_age(&self, now: Instant) -> Duration {
+        let links = self.context.hub.links();
+        let serving = links.iter().filter(|link| link.state() == State::Serving);
+        serving.map(|link| now.saturating_duration_since(link.birth.born)).max().unwrap_or_default()
     }
 
     /// The provider finds our PINGs too many (ENHANCE_YOUR_CALM): half as often from now on.
