@@ -133,13 +133,16 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
             PingAnswers::Never => Proof::SettingsAck,
         });
         if let (Some(check), Some(sender)) = (&context.config.health, link.sender()) {
-            let asked = driver.during(health::ask(sender, &context.key.authority, check)).await?;
+            // Less than all that is left, so that a slow application is not taken for an unproven connection.
+            let patience = limit.saturating_sub(began.elapsed()).mul_f64(0.9);
+            let asked = health::ask(sender, &context.key.authority, check, patience);
             // Anything but a refusal of the certificate is the application's matter, not this connection's.
-            if let Err(fault @ HealthFault::CertificateRefused(_)) = asked {
-                return Ok(Err(fault.to_dial_error(check)));
-            }
-            if asked.is_ok() {
-                link.passport.note_proof(Proof::HealthRequest);
+            match driver.during(asked).await? {
+                Ok(()) => link.passport.note_proof(Proof::HealthRequest),
+                Err(fault @ HealthFault::CertificateRefused(_)) => {
+                    return Ok(Err(fault.to_dial_error(check)));
+                }
+                Err(fault) => link.vitals().note_unwell(fault),
             }
         }
         Ok(Ok(answers))
@@ -187,6 +190,7 @@ impl Context {
     /// A connection is proven: it serves from now on, and everybody hears of it.
     pub(crate) fn announce(&self, link: &Arc<Link>, progress: &Progress, resumption: Resumption) {
         link.proved(progress.phases_now());
+        self.directory.note_success(link.birth.address);
         let resumed = link.birth.facts.kind.is_resumed();
         let report = self.report(link.id(), link.birth.generation, progress, Some(resumed), None);
         self.observer.dialled(&report);

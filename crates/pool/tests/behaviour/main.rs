@@ -9,6 +9,7 @@ mod http1;
 mod http1_life;
 mod http1_races;
 mod http2;
+mod limits;
 mod nameserver;
 mod passports;
 mod sending;

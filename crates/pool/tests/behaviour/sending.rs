@@ -242,6 +242,23 @@ async fn replays_of_what_may_have_been_processed_end_with_the_budget() {
 }
 
 #[tokio::test]
+async fn only_requests_that_may_be_replayed_earn_replays() {
+    let a = client("CUSTOMER-0001-SBX");
+    let sim = provider(resetting(ResetPoint::BeforeHeaders, ResetReason::InternalError), &[&a]).await;
+    let config = PoolConfig { retry_budget_percent: 100, retry_budget_min_per_second: 0, ..config(1, 1) };
+    let pool = start(&sim, generation(1, &a), config, Timeouts::default());
+    warm(&pool).await;
+    for _ in 0..6 {
+        send(&pool, get(), &options()).await.expect_err("it is reset");
+    }
+    let again = SendOptions { retry: RetryPolicy::Idempotent, ..options() };
+    send(&pool, get(), &again).await.expect_err("it is reset each time");
+    // One such request, a hundred percent of it: one replay, although three attempts are allowed.
+    let totals = pool.status().totals;
+    assert_eq!((sim.ledger().requests, totals.replays, totals.retries_denied), (6 + 2, 1, 1));
+}
+
+#[tokio::test]
 async fn three_refusals_are_a_loss_and_told_as_safe() {
     let a = client("CUSTOMER-0001-SBX");
     let sim = provider(Behaviour { refuse_every: Some(1), ..Behaviour::default() }, &[&a]).await;
