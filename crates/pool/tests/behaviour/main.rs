@@ -11,6 +11,7 @@ mod http1_races;
 mod http2;
 mod nameserver;
 mod passports;
+mod proofs;
 mod sending;
 mod support;
 mod traps;
