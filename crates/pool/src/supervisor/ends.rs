@@ -8,7 +8,7 @@ use std::{
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
-    Context, Supervisor,
+    Context, Dialling, Supervisor,
     breaker::Signal,
     life::{Destiny, LifeEnd},
     look::WORTHY_AGE,
@@ -23,10 +23,14 @@ impl Supervisor {
     pub(super) fn note(&mut self, joined: Result<(Destiny, LifeEnd), tokio::task::JoinError>) {
         match joined {
             Ok((destiny, end)) => {
-                self.dialling.remove(&destiny.id);
+                let dialling = self.dialling.remove(&destiny.id);
                 self.aborts.remove(&destiny.id);
                 match end {
-                    LifeEnd::Failed(error) => self.note_failure(destiny.id, error),
+                    LifeEnd::Failed(error) => {
+                        // No dial is forgotten before it has failed or served.
+                        let began = dialling.map_or_else(Instant::now, |dial| dial.began);
+                        self.note_failure(destiny.id, began, error);
+                    }
                     LifeEnd::Served { link, ended } => self.note_end(&link, ended.cause, &ended.detail),
                 }
             }
@@ -34,10 +38,10 @@ impl Supervisor {
         }
     }
 
-    fn note_failure(&mut self, id: ConnectionId, error: Arc<DialError>) {
+    fn note_failure(&mut self, id: ConnectionId, began: Instant, error: Arc<DialError>) {
         let hub = self.context.hub.clone();
         hub.counters.dials_failed.fetch_add(1, Ordering::Relaxed);
-        self.signal(Signal::DialFailed(error.clone()));
+        self.signal(Signal::DialFailed { why: error.clone(), began });
         let now = Instant::now();
         let pause = self.breaker.until().map(|until| until.saturating_duration_since(now));
         let what = self.context.explain(&error);
@@ -77,7 +81,7 @@ impl Supervisor {
         }
         if link.requests() == 0 && now.saturating_duration_since(link.birth.born) < WORTHY_AGE {
             let error = DialError::Protocol { detail: format!("ended at once: {detail}") };
-            self.signal(Signal::EndedAtOnce(Arc::new(error)));
+            self.signal(Signal::EndedAtOnce { why: Arc::new(error), began: link.birth.born });
         }
     }
 
@@ -88,9 +92,9 @@ impl Supervisor {
         }
         let Some(id) = owner_of(error.id(), &self.aborts) else { return };
         self.aborts.remove(&id);
-        if self.dialling.remove(&id).is_some() {
+        if let Some(Dialling { began, .. }) = self.dialling.remove(&id) {
             let error = DialError::Protocol { detail: "the dial's task ended without a word".to_owned() };
-            self.signal(Signal::DialFailed(Arc::new(error)));
+            self.signal(Signal::DialFailed { why: Arc::new(error), began });
         }
         if let Some(link) = self.context.hub.links().into_iter().find(|l| l.id() == id) {
             link.ended(CauseOfDeath::Stopped);
