@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use tls_core::HandshakeKind;
 use tokio::time::Instant;
 
 use super::Context;
@@ -78,7 +79,7 @@ async fn serve(
     progress: &mut Progress,
 ) -> Result<(Arc<Link>, Ended), DialError> {
     let Dialled { transport, facts, address, generation } = dialled;
-    let resumed = facts.kind.is_resumed();
+    let kind = facts.kind;
     let (transport, tickets) = counted(transport);
     let (wire, handle) = wire(transport);
     let (sender, connection) = context
@@ -107,7 +108,7 @@ async fn serve(
         Driver::new(connection, handle, link.clone(), limits, hub.clone(), context.observer.clone())
             .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
 
-    let answers = prove(context, &mut driver, &link, resumed, progress).await?;
+    let answers = prove(context, &mut driver, &link, kind, progress).await?;
     context.announce(&link, progress, resumption);
     let ended = driver.until_ended(answers).await;
     Ok((link, ended))
@@ -121,7 +122,7 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     context: &Context,
     driver: &mut Driver<S>,
     link: &Link,
-    resumed: bool,
+    kind: HandshakeKind,
     progress: &mut Progress,
 ) -> Result<PingAnswers, DialError> {
     let began = Instant::now();
@@ -156,9 +157,7 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
         Err(_) | Ok(Err(Ended { cause: CauseOfDeath::PingTimeout, .. })) => {
             Err(DialError::ProveTimeout { after: limit })
         }
-        Ok(Err(Ended { fault: Some(fault), .. })) => Err(DialError::Tls(fault)),
-        Ok(Err(Ended { detail, .. })) if resumed => Err(DialError::Protocol { detail }),
-        Ok(Err(Ended { detail, .. })) => Err(DialError::EndedBeforeProof { detail }),
+        Ok(Err(Ended { fault, detail, .. })) => Err(DialError::before_proof(fault, detail, kind)),
     }
 }
 

@@ -82,12 +82,19 @@ pub(crate) fn next_id() -> ConnectionId {
     ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A dial under way.
+#[derive(Clone, Copy, Debug)]
+struct Dialling {
+    worker: usize,
+    began: Instant,
+}
+
 /// The task.
 pub(crate) struct Supervisor {
     context: Arc<Context>,
     lives: JoinSet<(Destiny, LifeEnd)>,
     aborts: HashMap<ConnectionId, AbortHandle>,
-    dialling: HashMap<ConnectionId, usize>,
+    dialling: HashMap<ConnectionId, Dialling>,
     breaker: Breaker,
     learned: Learned,
     /// The connection that puts the learned limits to the test.
@@ -180,7 +187,7 @@ impl Supervisor {
         let handle = self.context.workers.handle(worker).clone();
         let abort = self.lives.spawn_on(live(self.context.clone(), destiny), &handle);
         self.aborts.insert(destiny.id, abort);
-        self.dialling.insert(destiny.id, worker);
+        self.dialling.insert(destiny.id, Dialling { worker, began: Instant::now() });
     }
 
     fn least_used_worker(&self) -> usize {
@@ -188,7 +195,7 @@ impl Supervisor {
         let used = |worker: usize| {
             let serving =
                 links.iter().filter(|l| l.state() == State::Serving && l.birth.worker == worker).count();
-            serving + self.dialling.values().filter(|w| **w == worker).count()
+            serving + self.dialling.values().filter(|dial| dial.worker == worker).count()
         };
         (0..self.context.workers.len()).min_by_key(|w| used(*w)).unwrap_or(0)
     }

@@ -12,6 +12,7 @@ mod http2;
 mod limits;
 mod nameserver;
 mod passports;
+mod proofs;
 mod sending;
 mod support;
 mod traps;
