@@ -3,7 +3,7 @@
 //! Owns dialling, proof, leases, draining, replacement and retry verdicts. Trust decisions belong to `tls-core`,
 //! routing and replies to the gateway. The entry is [`Pool`].
 
-#[cfg(feature = "bench")]
+#[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench;
 pub mod coalesce;
