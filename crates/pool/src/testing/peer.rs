@@ -70,6 +70,7 @@ pub(crate) struct Peer {
     limit: u32,
     /// The numbers announced since.
     announced: VecDeque<u32>,
+    most_told: u32,
     last_stream: u32,
     opened: u64,
     broken: Vec<String>,
@@ -89,6 +90,7 @@ impl Peer {
             highest: 0,
             limit: u32::MAX,
             announced: VecDeque::new(),
+            most_told: 0,
             last_stream: GOAWAY_SOON,
             opened: 0,
             broken: Vec::new(),
@@ -122,6 +124,12 @@ impl Peer {
     /// The number of streams it last announced, acknowledged or not.
     pub(crate) fn told(&self) -> u32 {
         self.announced.back().copied().unwrap_or(self.limit)
+    }
+
+    /// The highest number of streams that stood since this was last asked.
+    pub(crate) fn take_most_told(&mut self) -> u32 {
+        let now = self.told();
+        std::mem::replace(&mut self.most_told, now).max(now)
     }
 
     /// The rules of the protocol that the client broke.
@@ -172,6 +180,7 @@ impl Peer {
             }
             Frame::Streams(streams) => {
                 self.announced.push_back(streams);
+                self.most_told = self.most_told.max(streams);
                 let [a, b] = MAX_CONCURRENT_STREAMS.to_be_bytes();
                 let [c, d, e, f] = streams.to_be_bytes();
                 self.put(SETTINGS, 0, 0, &[a, b, c, d, e, f]);

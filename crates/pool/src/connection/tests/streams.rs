@@ -269,11 +269,11 @@ impl World {
     fn check(&mut self) -> Result<(), TestCaseError> {
         // Whoever does not read holds its lease although the provider is done.
         let all_read = self.calls.iter().all(|call| *call.read.borrow());
-        for (link, peer) in &self.lab.wires {
+        for (link, peer) in &mut self.lab.wires {
             prop_assert_eq!(peer.broken(), &[] as &[String]);
             let (leases, streams) = (link.in_flight(), peer.open().len() as u32);
             let before = self.before.insert(link.id(), leases).unwrap_or(0);
-            let allowed = peer.told().min(4);
+            let allowed = peer.take_most_told().min(4);
             prop_assert!(
                 leases <= allowed.max(before),
                 "{leases} leases, before {before}, allowed {allowed}"
@@ -344,7 +344,9 @@ fn check_outcome(outcome: Result<(), NoAnswer>) -> Result<(), TestCaseError> {
 
 #[test]
 fn leases_are_the_streams_that_the_provider_counts_in_any_order_of_events() {
-    for_all(150, vec(op(), 1..90), |ops| {
+    // Some steps follow the last at once, before anything of it has crossed.
+    let step = (op(), prop::bool::weighted(0.6));
+    for_all(150, vec(step, 1..100), |steps| {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
@@ -352,10 +354,12 @@ fn leases_are_the_streams_that_the_provider_counts_in_any_order_of_events() {
             for streams in [3, 2] {
                 world.lab.birth(streams).await;
             }
-            for op in ops {
+            for (op, crosses) in steps {
                 world.apply(op).await;
-                world.settle().await?;
-                world.check()?;
+                if crosses {
+                    world.settle().await?;
+                    world.check()?;
+                }
             }
             world.end().await
         })
