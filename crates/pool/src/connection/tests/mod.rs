@@ -1,5 +1,6 @@
 //! Connections as they run, against a provider that is played frame by frame in memory, with the clock paused.
 
+mod opening;
 mod overtaken;
 mod streams;
 mod writes;
