@@ -42,8 +42,8 @@ pub use key::PoolKey;
 pub use learned::LearnedLimits;
 pub use observe::{DialReport, Observer, Unobserved};
 pub use passport::{
-    DialTimes, GoAwaySeen, Micros, Obituaries, Obituary, ObituaryFilter, PassportStatus, PingMicros,
-    PingTimes, Prefix, RemoteAddress, ShortText, UnixMicros,
+    DialTimes, GoAwaySeen, Micros, Name, Obituaries, Obituary, ObituaryFilter, PING_SERIES, PassportStatus,
+    PinStart, PingMicros, PingSeries, PingTimes, Prefix, RemoteAddress, ShortText, UnixMicros,
 };
 pub use pool::{Cut, Pool, PoolSpec};
 pub use queue::Caller;

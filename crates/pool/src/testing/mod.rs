@@ -106,6 +106,7 @@ pub(crate) fn facts() -> HandshakeFacts {
         peer_not_after: time::OffsetDateTime::UNIX_EPOCH,
         anchor: Fingerprint::of(b"anchor"),
         anchor_label: "chain.pem".to_owned(),
+        pin: None,
     }
 }
 
