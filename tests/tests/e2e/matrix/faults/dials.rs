@@ -46,6 +46,11 @@ fn refusals() -> Vec<Fault> {
             ..refused
         },
         Fault {
+            name: "every handshake refused at its first message",
+            behaviour: made! { Default::default(); client_auth: ClientAuth::RefuseEarly },
+            ..refused
+        },
+        Fault {
             name: "our certificate refused early (TLS 1.2)",
             behaviour: made! {
                 Default::default(); tls: TlsVersions::Tls12Only, client_auth: ClientAuth::RefuseLate

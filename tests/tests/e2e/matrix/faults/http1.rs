@@ -148,7 +148,11 @@ fn responses() -> Vec<Fault> {
         },
         Fault {
             name: "HTTP/1.1: the connection ends before the last chunk of the response",
-            orders: &[("sim-reset-at", "before_trailers"), ("sim-trailers", "x-checksum=1")],
+            orders: &[
+                ("sim-goaway", "fin"),
+                ("sim-goaway-at", "before_trailers"),
+                ("sim-trailers", "x-checksum=1"),
+            ],
             ..cut
         },
         Fault {

@@ -122,6 +122,12 @@ pub(super) struct Fault {
 }
 
 impl Fault {
+    /// Whether a cell of it spends its time waiting.
+    pub(super) fn waits(&self) -> bool {
+        let slow = (self.behaviour)().latency >= Duration::from_secs(1);
+        slow || !self.short.is_empty() || self.site == Site::Name
+    }
+
     pub(super) fn expected(&self, column: Column) -> Sees {
         self.sees[column as usize]
     }

@@ -22,7 +22,7 @@ pub(super) fn all() -> Vec<Fault> {
             Default::default();
             max_concurrent_streams: Some(1000),
             // Cancelled ones that must not be reset, because there are too many of them, run out.
-            latency: Duration::from_secs(3),
+            latency: Duration::from_secs(2),
         },
         pool: "max_streams = 500\nstream_window_bytes = 65536\nqueue_capacity = 10000",
         when: When::During,
