@@ -84,8 +84,6 @@ pub(crate) struct Link {
     resets: Mutex<ResetBudget>,
     /// It puts a learned limit to the test, one stream at a time.
     probing: AtomicBool,
-    /// The driver wants to know when the last stream ends.
-    wanted_idle: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
     driver: AtomicWaker,
 }
@@ -109,7 +107,6 @@ impl Link {
             readings: Readings::default(),
             resets: Mutex::default(),
             probing: AtomicBool::new(false),
-            wanted_idle: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
         })
@@ -324,18 +321,10 @@ impl Link {
             return;
         }
         self.fell_idle(self.birth.born.elapsed());
-        let last_of_retired = !self.permits.view().is_open();
-        if last_of_retired {
+        if !self.permits.view().is_open() {
             self.forbid();
-        }
-        if last_of_retired || self.wanted_idle.swap(false, Ordering::SeqCst) {
             self.driver.wake();
         }
-    }
-
-    /// The driver is woken when the last stream ends.
-    pub(crate) fn wake_driver_when_idle(&self) {
-        self.wanted_idle.store(true, Ordering::SeqCst);
     }
 
     /// How long each phase of its dial took.
