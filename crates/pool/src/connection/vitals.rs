@@ -77,6 +77,7 @@ pub(crate) struct Vitals {
     silences: AtomicU8,
     farewell: OnceLock<Farewell>,
     sampled: AtomicBool,
+    worn: AtomicBool,
 }
 
 impl Vitals {
@@ -128,6 +129,16 @@ impl Vitals {
         self.silences.store(0, Ordering::Relaxed);
         self.advance(TrustEvent::Response);
         true
+    }
+
+    /// What it may bear of its provider's habits is nearly used up: it goes as soon as its successor serves.
+    pub(crate) fn wear_out(&self) {
+        self.worn.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is to go for that.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.worn.load(Ordering::Relaxed)
     }
 
     /// Keeps how it stood when its end was announced; later announcements change nothing.

@@ -19,13 +19,13 @@ use std::sync::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tls_core::Generation;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 pub(crate) use self::{
     known::Known,
     outage::Outage,
     pick::{Preference, StreamLease},
-    waiting::{Turned, Wanted},
+    waiting::{Patience, Turned, Wanted},
 };
 use self::{set::Register, waiting::Desk};
 use crate::{
@@ -59,6 +59,8 @@ pub(crate) struct Hub {
     stopping: AtomicBool,
     /// Told when another set of connections was published.
     published: Notify,
+    /// Places for requests that wait for a young connection.
+    young_places: Semaphore,
     /// The breaker withholds requests: the provider's application is unhealthy.
     withheld: AtomicBool,
     ping_interval_ms: AtomicU64,
@@ -136,6 +138,7 @@ impl Hub {
             growth_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             published: Notify::new(),
+            young_places: Semaphore::new(config.queue_capacity as usize),
             withheld: AtomicBool::new(false),
             ping_interval_ms: AtomicU64::new(u64::MAX),
             ignores_pings: AtomicBool::new(false),
@@ -178,7 +181,7 @@ impl Hub {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.set.store(Arc::default());
-        self.turn_away(&Turned::Failed(SendErrorKind::Stopping));
+        self.turn_everybody_away(&Turned::Failed(SendErrorKind::Stopping));
         self.supervisor.notify_one();
     }
 }

@@ -98,6 +98,9 @@ impl Supervisor {
         if link.birth.generation != active {
             return Some(CauseOfDeath::Replaced);
         }
+        if link.vitals().is_worn() {
+            return Some(CauseOfDeath::EmptyFrames);
+        }
         self.context.directory.is_gone(link.birth.address).then_some(CauseOfDeath::AddressGone)
     }
 

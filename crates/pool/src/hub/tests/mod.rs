@@ -35,7 +35,13 @@ fn hub_with(links: &[&Arc<Link>]) -> Arc<Hub> {
 
 fn wanted(caller: u64, patience: Duration) -> Wanted {
     let until = Instant::now() + patience;
-    Wanted { preference: Preference::Balanced, caller: Caller::new(caller), until, deadline: None }
+    Wanted {
+        preference: Preference::Balanced,
+        caller: Caller::new(caller),
+        until,
+        patience: Patience::WhileServed,
+        deadline: None,
+    }
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -246,6 +252,46 @@ async fn a_stop_turns_everybody_away() {
     assert!(matches!(place.turn().await, Err(Turned::Failed(SendErrorKind::Stopping))));
     assert!(matches!(hub.enqueue(wanted(1, LONG)), Err(SendErrorKind::Stopping)));
     assert_eq!(hub.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_owed_an_attempt_waits_through_an_outage_and_the_others_are_told_at_once() {
+    let hub = hub(10);
+    let refused = || Arc::new(crate::error::DialError::EndedBeforeProof { detail: "test".into() });
+    let owed = Wanted { patience: Patience::ThroughOutage, ..wanted(1, LONG) };
+    let (mut patient, mut other) = (hub.enqueue(owed).unwrap(), hub.enqueue(wanted(1, LONG)).unwrap());
+    hub.dial_failed(refused(), Instant::now());
+    assert!(matches!(other.turn().await, Err(Turned::Failed(SendErrorKind::Unavailable(_)))));
+    assert_eq!(hub.waiting(), 1);
+    let mut late = hub.enqueue(wanted(2, LONG)).unwrap();
+    assert!(matches!(late.turn().await, Err(Turned::Failed(SendErrorKind::Unavailable(_)))));
+    let _also_patient = hub.enqueue(Wanted { caller: Caller::new(2), ..owed }).unwrap();
+    assert_eq!(hub.waiting(), 2);
+
+    let link = serving(1, 1);
+    hub.register(link.clone());
+    hub.publish(vec![link]);
+    assert!(patient.turn().await.is_ok(), "the connection that came in the end is his");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_attempt_takes_a_young_connection_as_soon_as_it_has_room() {
+    let link = serving(1, 1);
+    let hub = hub_with(&[&link]);
+    let before = link.dialled().1 - Duration::from_secs(1);
+    let held = hub.try_lease(Preference::Balanced).unwrap();
+    let (waiting, began) = (hub.clone(), Instant::now());
+    let young = tokio::spawn(async move { waiting.lease_born_after(before, began + LONG).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Nobody publishes a set and nobody is told: a stream is given back, that is all.
+    drop(held);
+    let lease = young.await.unwrap().expect("a lease");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    drop(lease);
+    // No connection came after this moment: given up when the time is over, however many others are free.
+    let until = Instant::now() + Duration::from_secs(1);
+    assert!(hub.lease_born_after(Instant::now(), until).await.is_none());
+    assert_eq!(Instant::now(), until);
 }
 
 #[test]
