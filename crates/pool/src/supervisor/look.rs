@@ -36,6 +36,7 @@ impl Supervisor {
         }
         self.meter.note_requests(hub.totals().requests, now);
         let links = hub.links();
+        self.note_proven(&links);
         self.look_at_probe(&links, now);
         let mut facts = Facts {
             now,

@@ -40,7 +40,7 @@ use self::{
 };
 use crate::{
     config::{PoolConfig, Timeouts},
-    connection::{Role, State},
+    connection::{Link, Role, State},
     dial::Target,
     dns::Directory,
     health::Health,
@@ -200,17 +200,22 @@ impl Supervisor {
         (0..self.context.workers.len()).min_by_key(|w| used(*w)).unwrap_or(0)
     }
 
+    /// A dial that came to serve is no dial any more: counted as both, it would stand for a connection that is missing.
+    fn note_proven(&mut self, links: &[Arc<Link>]) {
+        for link in links {
+            if self.dialling.remove(&link.id()).is_some() {
+                self.meter.note_dial(link.dialled().0);
+                self.signal(Signal::Proved);
+                self.context.hub.forget_failures();
+            }
+        }
+    }
+
     /// Publishes what serves, eldest first, and whether the floor is met.
     fn publish(&mut self) {
         let hub = self.context.hub.clone();
         let links = hub.links();
-        for link in &links {
-            if self.dialling.remove(&link.id()).is_some() {
-                self.meter.note_dial(link.dialled().0);
-                self.signal(Signal::Proved);
-                hub.forget_failures();
-            }
-        }
+        self.note_proven(&links);
         hub.set_dialling(self.dialling.len());
         let (mut serving, exclusive): (Vec<_>, Vec<_>) = links
             .into_iter()

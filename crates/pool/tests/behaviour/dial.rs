@@ -129,3 +129,25 @@ async fn a_stop_ends_dials_on_the_other_thread() {
     }
     assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
 }
+
+/// The last of four dials at once may be told of before the supervisor looks: it must not count twice, as a connection
+/// and as a dial, or the fifth is never made.
+#[tokio::test]
+async fn a_floor_above_what_is_dialled_at_once_is_met() {
+    let a = client("CUSTOMER-0001-SBX");
+    let threads = Threads::start(2);
+    for behaviour in [Behaviour::default(), http11()] {
+        let sim = provider(behaviour, &[&a]).await;
+        for _ in 0..20 {
+            let timeouts = Timeouts::default();
+            let spec = PoolSpec {
+                workers: threads.workers(),
+                ..spec(sim.addr().port(), generation(1, &a), config(9, 9), timeouts)
+            };
+            let pool = Pool::start(spec, &Handle::current());
+            warm(&pool).await;
+            pool.stop(SOON).await;
+        }
+    }
+    threads.stop();
+}
