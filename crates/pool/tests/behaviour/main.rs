@@ -11,6 +11,8 @@ mod http1_races;
 mod http2;
 mod nameserver;
 mod passports;
+mod records;
 mod sending;
 mod support;
 mod traps;
+mod workers;
