@@ -13,6 +13,8 @@ mod look;
 mod pace;
 mod policy;
 mod standing;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,

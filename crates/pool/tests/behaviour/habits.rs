@@ -120,11 +120,16 @@ async fn a_provider_that_acknowledges_no_pings_serves_all_the_same() {
         ping_timeout: Duration::from_millis(200),
         ..config(1, 2)
     };
-    let timeouts = Timeouts { prove: Duration::from_secs(1), ..Timeouts::default() };
+    // The first PING has the time of the proof to be answered; half of that is waited for it.
+    let overdue = Duration::from_secs(2);
+    let timeouts = Timeouts { prove: overdue, ..Timeouts::default() };
     let pool = start(&sim, generation(1, &a), config, timeouts);
     warm(&pool).await;
     let (_, _, first, _) = exchange(&pool, get()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    eventually("it, or its successor, is older than its first PING may be", || {
+        pool.status().connections.iter().any(|c| c.age > overdue + Duration::from_millis(500))
+    })
+    .await;
     let (_, _, later, _) = exchange(&pool, get()).await.unwrap();
     assert_eq!(first, later, "an unanswered PING ended a connection of a provider that answers none");
     assert!(pool.status().learned.ignores_pings);

@@ -13,6 +13,8 @@ mod limits;
 mod nameserver;
 mod passports;
 mod proofs;
+mod records;
 mod sending;
 mod support;
 mod traps;
+mod workers;
