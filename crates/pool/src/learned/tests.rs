@@ -76,6 +76,17 @@ fn connections_that_end_together_are_one_event() {
     assert!(p.learned.limits().is_empty());
 }
 
+/// A provider of HTTP/1.1 that restarts closes every idle connection; most of them carried few requests, and many the
+/// same number, or about.
+#[test]
+fn idle_connections_that_a_restart_closes_teach_no_limit_on_requests() {
+    let mut p = Provider::new();
+    for requests in [5, 6, 5, 5, 7, 6, 12, 13, 12] {
+        assert!(!p.ends(0, requests, 20));
+    }
+    assert!(p.learned.limits().is_empty(), "{:?}", p.learned.limits());
+}
+
 #[test]
 fn under_a_steady_rate_the_tighter_fit_is_the_rule() {
     let mut p = Provider::new();
