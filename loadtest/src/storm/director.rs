@@ -104,6 +104,7 @@ impl<'a> Director<'a> {
                 Ok(())
             }
             Fault::Kill => {
+                self.absence.shakes(Instant::now());
                 self.stage.sim().kill_connections();
                 Ok(())
             }
@@ -143,6 +144,7 @@ impl<'a> Director<'a> {
     async fn http11(&mut self, fault: Fault) -> Result<(), Error> {
         let Fault::Http11 { form, requests, close, lasts } = fault else { return Ok(()) };
         self.behave(|behaviour| behaviour.http = HttpVersions::Http11Only)?;
+        self.absence.shakes(Instant::now());
         self.stage.sim().goaway_all();
         sleep(lasts / 3).await;
         let _told = self.stage.sim().end(Target::Random, form);
@@ -155,6 +157,7 @@ impl<'a> Director<'a> {
         })?;
         sleep(lasts / 3).await;
         self.behave(|_| {})?;
+        self.absence.shakes(Instant::now());
         self.stage.sim().goaway_all();
         Ok(())
     }

@@ -38,6 +38,8 @@ pub(super) fn requests_of(newest_first: &[Sample]) -> Option<Fit<u64>> {
     {
         return Some(Fit { value: a.requests, spread: 0 });
     }
+    // Idle connections of HTTP/1.1 carried few requests each, so a restart that closes them all would agree with itself.
+    let counts = lone(counts.into_iter(), |s| s.age);
     let counts = counts.get(..AGREEING)?;
     let least = counts.iter().map(|s| s.requests).min()?;
     let most = counts.iter().map(|s| s.requests).max()?;
@@ -88,17 +90,24 @@ pub(super) fn idle_of(newest_first: &[Sample]) -> Option<Duration> {
     agreed(&apart(&idle, |s| s.idle.unwrap_or_default()), LEAST_IDLE).map(|fit| fit.value)
 }
 
-/// The durations of samples that ended apart: connections that end together ended by one event (a restart, a break
-/// of the network), whatever their age.
+/// The durations of samples that ended apart.
 fn apart(newest_first: &[Sample], measure: fn(&Sample) -> Duration) -> Vec<Duration> {
+    lone(newest_first.iter(), measure).into_iter().map(measure).collect()
+}
+
+/// The samples that ended apart: connections that end together ended by one event (a restart, a break of the network),
+/// whatever their age and whatever they carried.
+fn lone<'s>(
+    newest_first: impl Iterator<Item = &'s Sample>,
+    measure: fn(&Sample) -> Duration,
+) -> Vec<&'s Sample> {
     let mut kept: Vec<&Sample> = Vec::new();
     for sample in newest_first {
-        let lone = kept.iter().all(|k| k.at.saturating_duration_since(sample.at) > measure(sample) / 10);
-        if lone {
+        if kept.iter().all(|k| k.at.saturating_duration_since(sample.at) > measure(sample) / 10) {
             kept.push(sample);
         }
     }
-    kept.into_iter().map(measure).collect()
+    kept
 }
 
 fn agreed(durations: &[Duration], least: Duration) -> Option<Fit<Duration>> {

@@ -98,6 +98,17 @@ fn connections_of_different_ages_that_end_together_are_one_event() {
     assert!(p.learned.limits().is_empty());
 }
 
+/// A provider of HTTP/1.1 that restarts closes every idle connection; most of them carried few requests, and many the
+/// same number, or about.
+#[test]
+fn idle_connections_that_a_restart_closes_teach_no_limit_on_requests() {
+    let mut p = Provider::new();
+    for requests in [5, 6, 5, 5, 7, 6, 12, 13, 12] {
+        assert!(!p.ends(0, requests, 20));
+    }
+    assert!(p.learned.limits().is_empty(), "{:?}", p.learned.limits());
+}
+
 #[test]
 fn one_common_end_of_connections_of_one_age_is_acted_on_and_tested_at_once() {
     let mut p = Provider::new();
