@@ -21,13 +21,13 @@ use parking_lot::Mutex;
 use tls_core::Generation;
 use tokio::sync::{Notify, Semaphore, watch};
 
+use self::{known::Gate, set::Register, waiting::Desk};
 pub(crate) use self::{
     known::Known,
     outage::Outage,
     pick::{Preference, StreamLease},
     waiting::{Patience, Turned, Wanted},
 };
-use self::{set::Register, waiting::Desk};
 use crate::{
     config::PoolConfig,
     connection::{Link, Waiters},
@@ -61,8 +61,8 @@ pub(crate) struct Hub {
     published: Notify,
     /// Places for requests that wait for a young connection.
     young_places: Semaphore,
-    /// The breaker withholds requests: the provider's application is unhealthy.
-    withheld: AtomicBool,
+    /// Which requests the breaker lets through.
+    gate: Gate,
     ping_interval_ms: AtomicU64,
     ignores_pings: AtomicBool,
     /// What the supervisor knows, for status.
@@ -139,7 +139,7 @@ impl Hub {
             stopping: AtomicBool::new(false),
             published: Notify::new(),
             young_places: Semaphore::new(config.queue_capacity as usize),
-            withheld: AtomicBool::new(false),
+            gate: Gate::default(),
             ping_interval_ms: AtomicU64::new(u64::MAX),
             ignores_pings: AtomicBool::new(false),
             known: ArcSwap::default(),

@@ -18,6 +18,7 @@ use crate::{
     connection::Role,
     queue::Caller,
     status::CauseOfDeath,
+    supervisor::Passage,
     testing::{generation, serving},
 };
 
@@ -122,6 +123,22 @@ fn a_doubted_connection_comes_after_one_that_is_spent_and_before_one_that_failed
     let leases: Vec<_> = std::iter::from_fn(|| hub.try_lease(replay)).collect();
     let order: Vec<_> = leases.iter().map(|lease| lease.link().id()).collect();
     assert_eq!(order, [spent.id(), doubted.id(), failed.id()]);
+}
+
+#[test]
+fn a_trial_keeps_others_out_until_it_is_over() {
+    let hub = hub(0);
+    assert!(hub.admit().is_ok_and(|trial| trial.is_none()));
+    let why = Arc::new(crate::error::DialError::Unanswering { times: 3 });
+    let breaker = crate::status::BreakerStatus { why: Some(why), ..Default::default() };
+    hub.known.store(Arc::new(Known { breaker, ..Known::default() }));
+    hub.set_passage(Passage::None);
+    assert!(hub.admit().is_err());
+    hub.set_passage(Passage::Trial);
+    let trial = hub.admit().unwrap();
+    assert!(trial.is_some() && hub.admit().is_err());
+    drop(trial);
+    assert!(hub.admit().is_ok_and(|trial| trial.is_some()));
 }
 
 #[test]
