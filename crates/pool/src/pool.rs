@@ -153,7 +153,7 @@ impl Pool {
         }
         let withdrawn = withdraws_trust(&active, &generation);
         let serial = generation.serial();
-        hub.generation.store(generation);
+        hub.switch(generation);
         if withdrawn {
             hub.withdraw_below(serial);
         }

@@ -51,8 +51,11 @@ pub(crate) struct Hub {
     last_failure: ArcSwapOption<Outage>,
     /// Connections that speak HTTP/1.1, if there are any.
     http1: Http1Pool,
-    /// New connections use this one; the only one that may carry new streams.
+    /// New connections use this one, and new streams prefer them. Connections of another one carry new streams only
+    /// while none of this has a stream free, until these can carry the load, or not at all; see `least_generation`.
     pub(crate) generation: ArcSwap<Generation>,
+    /// Its serial number once it was switched; [`set::FIRST`] before.
+    switched_to: AtomicU64,
     /// Connections of generations below this one may carry nothing: something they believed was withdrawn.
     least_generation: AtomicU64,
     growth_wanted: AtomicBool,
@@ -134,6 +137,7 @@ impl Hub {
             last_failure: ArcSwapOption::empty(),
             http1: Http1Pool::new(),
             generation: ArcSwap::new(generation),
+            switched_to: AtomicU64::new(set::FIRST),
             least_generation: AtomicU64::new(0),
             growth_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

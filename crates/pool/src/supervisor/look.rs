@@ -90,6 +90,7 @@ impl Supervisor {
     }
 
     fn look_at(&mut self, link: &Link, active: u64, now: Instant) -> Serving {
+        link.note_active(active);
         let worthy = link.requests() > 0 || now.saturating_duration_since(link.birth.born) > WORTHY_AGE;
         if worthy && link.credit_once() {
             self.signal(Signal::Worthy(link.birth.born));

@@ -12,6 +12,7 @@ mod http2;
 mod nameserver;
 mod passports;
 mod proofs;
+mod renewal;
 mod sending;
 mod support;
 mod traps;
