@@ -86,8 +86,6 @@ pub(crate) struct Link {
     probing: AtomicBool,
     /// Another generation is in use: it carries new streams only while that one has none free.
     superseded: AtomicBool,
-    /// The driver wants to know when the last stream ends.
-    wanted_idle: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
     driver: AtomicWaker,
 }
@@ -112,7 +110,6 @@ impl Link {
             resets: Mutex::default(),
             probing: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
-            wanted_idle: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
         })
@@ -337,18 +334,10 @@ impl Link {
             return;
         }
         self.fell_idle(self.birth.born.elapsed());
-        let last_of_retired = !self.permits.view().is_open();
-        if last_of_retired {
+        if !self.permits.view().is_open() {
             self.forbid();
-        }
-        if last_of_retired || self.wanted_idle.swap(false, Ordering::SeqCst) {
             self.driver.wake();
         }
-    }
-
-    /// The driver is woken when the last stream ends.
-    pub(crate) fn wake_driver_when_idle(&self) {
-        self.wanted_idle.store(true, Ordering::SeqCst);
     }
 
     /// How long each phase of its dial took.

@@ -16,6 +16,8 @@ mod pace;
 mod policy;
 mod silence;
 mod standing;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -45,7 +47,7 @@ use self::{
 };
 use crate::{
     config::{PoolConfig, Timeouts},
-    connection::{Role, State},
+    connection::{Link, Role, State},
     dial::Target,
     dns::Directory,
     health::Health,
@@ -135,6 +137,10 @@ impl Supervisor {
         loop {
             let plan = self.look();
             let wake_at = plan.wake_at;
+            if !plan.retire.is_empty() && !self.context.hub.is_stopping() {
+                // Who takes over is known to requests before anybody goes: none finds a set of the retired only.
+                self.publish();
+            }
             self.carry_out(&plan);
             self.publish();
             if self.context.hub.is_stopping() && self.lives.is_empty() {
@@ -205,17 +211,22 @@ impl Supervisor {
         (0..self.context.workers.len()).min_by_key(|w| used(*w)).unwrap_or(0)
     }
 
+    /// A dial that came to serve is no dial any more: counted as both, it would stand for a connection that is missing.
+    fn note_proven(&mut self, links: &[Arc<Link>]) {
+        for link in links {
+            if self.dialling.remove(&link.id()).is_some() {
+                self.meter.note_dial(link.dialled().0);
+                self.signal(Signal::Proved(link.birth.born));
+                self.context.hub.forget_failures();
+            }
+        }
+    }
+
     /// Publishes what serves, eldest first, and whether the floor is met.
     fn publish(&mut self) {
         let hub = self.context.hub.clone();
         let links = hub.links();
-        for link in &links {
-            if self.dialling.remove(&link.id()).is_some() {
-                self.meter.note_dial(link.dialled().0);
-                self.signal(Signal::Proved(link.birth.born));
-                hub.forget_failures();
-            }
-        }
+        self.note_proven(&links);
         hub.set_dialling(self.dialling.len());
         let (mut serving, exclusive): (Vec<_>, Vec<_>) = links
             .into_iter()
