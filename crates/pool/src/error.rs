@@ -94,6 +94,14 @@ pub enum DialError {
         /// How it failed.
         detail: String,
     },
+    /// PINGs and requests are left unanswered, and nothing is heard.
+    #[error(
+        "the provider is unhealthy: {times} times in a row PINGs or requests went unanswered and nothing was heard"
+    )]
+    Unanswering {
+        /// How often.
+        times: u8,
+    },
     /// The provider agreed on neither HTTP/2 nor HTTP/1.1, or broke the protocol it agreed on.
     #[error("HTTP could not be started: {detail}")]
     Protocol {
@@ -128,7 +136,7 @@ impl DialError {
             Self::EndedBeforeProof { .. } => "ended_before_proof",
             Self::ProveTimeout { .. } => "prove_timeout",
             Self::RefusedInHttp { .. } => "identity_refused",
-            Self::Unhealthy { .. } => "provider_unhealthy",
+            Self::Unhealthy { .. } | Self::Unanswering { .. } => "provider_unhealthy",
             Self::Protocol { .. } => "provider_protocol_error",
         }
     }

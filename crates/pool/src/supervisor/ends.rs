@@ -13,6 +13,7 @@ use super::{
     life::{Destiny, LifeEnd},
     look::WORTHY_AGE,
     pace::Maker,
+    silence::Unanswered,
 };
 use crate::{
     connection::Link, error::DialError, health::HealthFault, journey::ConnectionId, passport::Buried,
@@ -43,7 +44,7 @@ impl Supervisor {
         hub.counters.dials_failed.fetch_add(1, Ordering::Relaxed);
         self.signal(Signal::DialFailed { why: error.clone(), began });
         let now = Instant::now();
-        let pause = self.breaker.until().map(|until| until.saturating_duration_since(now));
+        let pause = self.breaker.dials_resume_at().map(|until| until.saturating_duration_since(now));
         let what = self.context.explain(&error);
         if error.is_identity_fault() {
             tracing::error!(environment = %self.context.key.environment, connection = %id, code = error.code(),
@@ -78,6 +79,9 @@ impl Supervisor {
                 return;
             }
             CauseOfDeath::Idle | CauseOfDeath::Stopped | CauseOfDeath::NeverServed => return,
+        }
+        if cause == PingTimeout {
+            self.signal(Signal::Unanswered(Unanswered::Ping));
         }
         if link.requests() == 0 && now.saturating_duration_since(link.birth.born) < WORTHY_AGE {
             let error = DialError::Protocol { detail: format!("ended at once: {detail}") };
@@ -123,9 +127,13 @@ impl Supervisor {
             }
             Ok(()) if before.is_unhealthy() && !self.health.is_unhealthy() => {
                 tracing::info!(environment = %self.context.key.environment, "the provider is healthy again");
+                // Its own answer is not that of the trial.
+                let _ = self.context.hub.take_answer();
                 self.signal(Signal::Healthy);
             }
-            Ok(()) => self.make_known(),
+            Ok(()) if self.health.is_unhealthy() => self.make_known(),
+            // An answer as good as that to a request.
+            Ok(()) => self.signal(Signal::Answered),
         }
     }
 }

@@ -6,12 +6,15 @@
 
 mod backoff;
 mod breaker;
+mod calm;
 mod checks;
+mod circuit;
 mod ends;
 mod life;
 mod look;
 mod pace;
 mod policy;
+mod silence;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -31,9 +34,11 @@ use tokio::{
 };
 
 pub use self::breaker::BreakerState;
+pub(crate) use self::breaker::Passage;
 pub(crate) use self::life::Destiny;
 use self::{
     breaker::{Breaker, Signal},
+    calm::Calm,
     checks::Checks,
     life::{LifeEnd, live},
     pace::Meter,
@@ -73,9 +78,6 @@ pub(crate) struct Context {
     pub(crate) sending: Sending,
 }
 
-/// Longest interval of PINGs to a provider that found them too many.
-const LONGEST_PING_INTERVAL: Duration = Duration::from_secs(3600);
-
 /// Numbers connections across all pools of the process.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -98,6 +100,8 @@ pub(crate) struct Supervisor {
     aborts: HashMap<ConnectionId, AbortHandle>,
     dialling: HashMap<ConnectionId, Dialling>,
     breaker: Breaker,
+    /// How often PINGs are sent.
+    calm: Calm,
     learned: Learned,
     /// The connection that puts the learned limits to the test.
     probe: Option<ConnectionId>,
@@ -117,6 +121,7 @@ impl Supervisor {
             aborts: HashMap::new(),
             dialling: HashMap::new(),
             breaker: Breaker::new(seed),
+            calm: Calm::new(context.config.ping_interval),
             learned: Learned::new(context.config.retest_after),
             probe: None,
             health: Health::default(),
@@ -132,6 +137,10 @@ impl Supervisor {
         loop {
             let plan = self.look();
             let wake_at = plan.wake_at;
+            if !plan.retire.is_empty() && !self.context.hub.is_stopping() {
+                // Who takes over is known to requests before anybody goes: none finds a set of the retired only.
+                self.publish();
+            }
             self.carry_out(&plan);
             self.publish();
             if self.context.hub.is_stopping() && self.lives.is_empty() {
@@ -207,7 +216,7 @@ impl Supervisor {
         for link in links {
             if self.dialling.remove(&link.id()).is_some() {
                 self.meter.note_dial(link.dialled().0);
-                self.signal(Signal::Proved);
+                self.signal(Signal::Proved(link.birth.born));
                 self.context.hub.forget_failures();
             }
         }
@@ -232,7 +241,7 @@ impl Supervisor {
             hub.dispatch();
         }
         let nothing_serves = all == 0;
-        if nothing_serves && self.dialling.is_empty() && self.breaker.until().is_some() {
+        if nothing_serves && self.dialling.is_empty() && self.breaker.dials_resume_at().is_some() {
             // No dial is made for a while, for a known reason: whoever waits should not wait for nothing.
             hub.report_outage();
         }
@@ -258,12 +267,11 @@ impl Supervisor {
     /// Publishes what is known of the provider.
     fn make_known(&self) {
         let context = &self.context;
-        let withholds = self.breaker.withholds();
         let why = self.breaker.why().cloned();
-        let refuses_requests = withholds == Some(breaker::Withholds::Requests);
+        let passage = self.breaker.passage();
         let breaker = BreakerStatus {
             state: self.breaker.word(),
-            refuses_requests,
+            refuses_requests: passage != Passage::All,
             code: why.as_ref().map(|why| why.code()),
             message: why.as_ref().map(|why| context.explain(why)),
             next_trial_in: None,
@@ -278,7 +286,10 @@ impl Supervisor {
         };
         let health = context.config.health.as_ref().map(|_| self.health);
         context.hub.known.store(Arc::new(Known { breaker, learned, health }));
-        context.hub.set_withheld(refuses_requests);
+        context.hub.set_passage(passage);
+        if self.breaker.listens() {
+            context.hub.listen_for_answer();
+        }
     }
 }
 

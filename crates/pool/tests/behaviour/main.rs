@@ -14,6 +14,7 @@ mod nameserver;
 mod passports;
 mod proofs;
 mod records;
+mod renewal;
 mod sending;
 mod support;
 mod traps;
