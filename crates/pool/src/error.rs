@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tls_core::TlsFault;
+use tls_core::{HandshakeKind, TlsFault};
 
 use crate::{
     journey::{Journey, Phase},
@@ -103,6 +103,17 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Why a connection never came to serve that ended between the handshake and the proof: the TLS reason, if there
+    /// was one. An end without a word, be it a reset or a plain end of the stream, is a suspected refusal of our
+    /// certificate, unless the handshake was resumed: then the certificate was not looked at.
+    pub(crate) fn before_proof(fault: Option<TlsFault>, detail: String, kind: HandshakeKind) -> Self {
+        match fault.filter(|fault| *fault != TlsFault::Closed) {
+            Some(fault) => Self::Tls(fault),
+            None if kind.is_resumed() => Self::Protocol { detail },
+            None => Self::EndedBeforeProof { detail },
+        }
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> &'static str {

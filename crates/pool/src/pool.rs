@@ -1,9 +1,6 @@
 //! The pool's front door: start it, send through it, look at it, stop it.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -90,7 +87,7 @@ impl Pool {
         let context = Arc::new(Context {
             key: spec.key,
             directory,
-            sending: Sending::new(&spec.config),
+            sending: Sending::new(&spec.config, spec.workers.len()),
             target: spec.target,
             config: spec.config,
             timeouts: spec.timeouts,
@@ -203,7 +200,7 @@ impl Pool {
             generation: generation.serial(),
             queue_depth: hub.waiting(),
             in_flight: connections.iter().map(|c| c.in_flight).sum(),
-            replay_bytes: hub.replay_bytes.load(Ordering::Relaxed),
+            replay_bytes: self.context.sending.memory.held(),
             dialling: hub.dialling(),
             last_failure: hub.last_failure().map(|outage| DialFailureStatus {
                 code: outage.error.code(),

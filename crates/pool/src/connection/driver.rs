@@ -49,6 +49,15 @@ struct Withheld {
     limit: Pin<Box<Sleep>>,
 }
 
+/// How the transport came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    /// As TLS wants it.
+    InOrder,
+    /// Cut short, or reset.
+    Broken,
+}
+
 /// Drives one connection until it ends. Dropping it closes the transport at once.
 pub(crate) struct Driver<S> {
     connection: h2::client::Connection<Wire<S>, Bytes>,
@@ -268,13 +277,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn note_goaway(&mut self) {
         self.hub.counters.goaways.fetch_add(1, Ordering::Relaxed);
         let goaway = self.wire.seen().goaway.unwrap_or_default();
-        self.bid_farewell(Some(goaway));
+        self.bid_farewell(Some(goaway), Closing::InOrder);
         self.observer.goaway(self.link.id(), goaway.error_code);
         self.retire(CauseOfDeath::Goaway);
     }
 
     /// Keeps how the connection stood when its end was announced.
-    fn bid_farewell(&self, goaway: Option<GoAway>) {
+    fn bid_farewell(&self, goaway: Option<GoAway>, how: Closing) {
         let now = Instant::now();
         let (in_flight, carried) = (self.link.in_flight(), self.link.requests());
         // Streams of a client are odd: the n-th has the number 2n − 1 (RFC 9113 §5.1.1).
@@ -292,6 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 .then(|| now.saturating_duration_since(self.active_at))
                 .filter(|idle| *idle >= IDLE),
             routine: goaway.is_none_or(|g| g.error_code == NO_ERROR),
+            orderly: goaway.is_some() || how == Closing::InOrder,
             calm: goaway.is_some_and(|g| g.error_code == ENHANCE_YOUR_CALM),
         });
     }
@@ -358,6 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn end(&self, result: Result<(), h2::Error>) -> Ended {
         // Once more: the words of a GOAWAY may have come after its beginning.
         self.note_frames();
+        let how = if result.is_ok() { Closing::InOrder } else { Closing::Broken };
         let (by_itself, detail) = match result {
             Ok(()) => (CauseOfDeath::ClosedByProvider, "closed".to_owned()),
             Err(e) if e.is_go_away() && e.is_remote() => (CauseOfDeath::Goaway, e.to_string()),
@@ -366,7 +377,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let cause = self.link.cause().unwrap_or(by_itself);
         if cause == CauseOfDeath::ClosedByProvider {
-            self.bid_farewell(None);
+            self.bid_farewell(None, how);
         }
         self.link.ended(cause);
         Ended { cause, fault: self.wire.fault(), detail }

@@ -13,7 +13,7 @@ mod waiting;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -68,7 +68,6 @@ pub(crate) struct Hub {
     /// What the supervisor knows, for status.
     pub(crate) known: ArcSwap<Known>,
     pub(crate) supervisor: Notify,
-    pub(crate) replay_bytes: AtomicUsize,
     pub(crate) counters: Counters,
 }
 
@@ -144,7 +143,6 @@ impl Hub {
             ignores_pings: AtomicBool::new(false),
             known: ArcSwap::default(),
             supervisor: Notify::new(),
-            replay_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
         })
     }

@@ -195,7 +195,7 @@ const LOOK_FOR_YOUNG: Duration = Duration::from_millis(5);
 
 /// How many streams more a connection of the caller's own worker may carry before another worker's is preferred:
 /// a hop between workers costs two wake-ups, about what a handful of streams adds in waiting.
-const FOREIGN_WORKER_COST: u64 = 8;
+pub(super) const FOREIGN_WORKER_COST: u64 = 8;
 
 /// The right to one stream on one proven connection. Dropping it gives the stream back.
 #[must_use = "a lease that is dropped at once gives the stream back"]

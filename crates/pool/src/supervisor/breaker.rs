@@ -40,10 +40,10 @@ pub(crate) enum Withholds {
 /// What moves the breaker.
 #[derive(Clone, Debug)]
 pub(crate) enum Signal {
-    /// A dial or its proof failed.
-    DialFailed(Arc<DialError>),
-    /// A connection that came to serve ended at once without having carried anything.
-    EndedAtOnce(Arc<DialError>),
+    /// A dial that was begun at this moment, or its proof, failed.
+    DialFailed { why: Arc<DialError>, began: Instant },
+    /// A connection that was dialled at this moment and came to serve ended at once without having carried anything.
+    EndedAtOnce { why: Arc<DialError>, began: Instant },
     /// A connection dialled at this moment came to serve.
     Proved,
     /// A connection dialled at this moment carried something, or lasted.
@@ -72,8 +72,9 @@ pub(crate) enum Allowance {
 pub(crate) struct Breaker {
     state: State,
     backoff: Backoff,
-    /// Full handshakes in a row that ended before the proof without a word: one is an accident, two are a refusal.
-    wordless: u8,
+    /// When a full handshake ended before the proof without a word, if nothing else came of a dial since. One is an
+    /// accident; another one that was begun later is a refusal. Those that were under way together are one accident.
+    wordless: Option<Instant>,
 }
 
 /// The word for a state in status, metrics and logs.
@@ -106,17 +107,22 @@ impl BreakerState {
 
 impl Breaker {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { state: State::Closed, backoff: Backoff::new(seed), wordless: 0 }
+        Self { state: State::Closed, backoff: Backoff::new(seed), wordless: None }
     }
 
     /// The one transition function. Returns the state's word if that changed.
     pub(crate) fn on(&mut self, signal: Signal, config: &PoolConfig, now: Instant) -> Option<BreakerState> {
         let before = self.word();
         match signal {
-            Signal::DialFailed(why) | Signal::EndedAtOnce(why) => self.failed(why, config, now),
+            Signal::DialFailed { why, began } | Signal::EndedAtOnce { why, began } => {
+                self.failed(why, began, config, now);
+            }
             Signal::Proved => self.proved(),
             Signal::Worthy(born) => self.backoff.succeeded_by(born),
-            Signal::Unhealthy(why) => self.open(why, Withholds::Requests, config, now),
+            Signal::Unhealthy(why) => {
+                let refusal = Refusal::of(&why);
+                self.open(why, Withholds::Requests, refusal, config, now);
+            }
             Signal::Healthy => self.healthy(),
             Signal::Renewed => self.renew(),
         }
@@ -134,25 +140,43 @@ impl Breaker {
         self.changed(before)
     }
 
-    fn failed(&mut self, why: Arc<DialError>, config: &PoolConfig, now: Instant) {
-        self.wordless = match *why {
-            DialError::EndedBeforeProof { .. } => self.wordless.saturating_add(1),
-            _ => 0,
-        };
+    fn failed(&mut self, why: Arc<DialError>, began: Instant, config: &PoolConfig, now: Instant) {
+        let refusal = self.judge(&why, began, now);
         // An application that is unhealthy stays withheld whatever its dials do.
         let withholds = self.withholds().unwrap_or(Withholds::Dials);
-        self.open(why, withholds, config, now);
+        self.open(why, withholds, refusal, config, now);
     }
 
-    fn open(&mut self, why: Arc<DialError>, withholds: Withholds, config: &PoolConfig, now: Instant) {
-        let refusal = if self.wordless > 1 { Refusal::Identity } else { Refusal::of(&why) };
+    /// What the failure of a dial says of our certificate.
+    fn judge(&mut self, why: &DialError, began: Instant, now: Instant) -> Refusal {
+        if !matches!(why, DialError::EndedBeforeProof { .. }) {
+            self.wordless = None;
+            return Refusal::of(why);
+        }
+        match self.wordless {
+            Some(first) if began >= first => Refusal::Identity,
+            _ => {
+                self.wordless.get_or_insert(now);
+                Refusal::None
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        why: Arc<DialError>,
+        withholds: Withholds,
+        refusal: Refusal,
+        config: &PoolConfig,
+        now: Instant,
+    ) {
         self.backoff.failed(config, refusal, now);
         let until = self.backoff.not_before().unwrap_or(now);
         self.state = State::Open { until, why, withholds };
     }
 
     fn proved(&mut self) {
-        self.wordless = 0;
+        self.wordless = None;
         self.backoff.served();
         if self.withholds() != Some(Withholds::Requests) {
             self.state = State::Closed;
@@ -167,7 +191,7 @@ impl Breaker {
     }
 
     fn renew(&mut self) {
-        self.wordless = 0;
+        self.wordless = None;
         self.backoff.succeeded();
         self.state = State::Closed;
     }
@@ -259,6 +283,12 @@ mod tests {
             self.breaker.on(signal, &self.config, self.now)
         }
 
+        /// A dial that is begun now fails.
+        fn fail(&mut self, why: Arc<DialError>) -> Option<BreakerState> {
+            let began = self.now;
+            self.on(Signal::DialFailed { why, began })
+        }
+
         fn pause(&self) -> Duration {
             self.breaker.until().map_or(Duration::ZERO, |until| until - self.now)
         }
@@ -273,7 +303,7 @@ mod tests {
     fn a_failure_opens_time_allows_one_trial_and_only_proof_closes() {
         let mut b = Bench::new();
         assert_eq!(b.breaker.allowance(), Allowance::Any);
-        assert_eq!(b.on(Signal::DialFailed(gone())), Some(BreakerState::Open));
+        assert_eq!(b.fail(gone()), Some(BreakerState::Open));
         assert!(matches!(b.breaker.allowance(), Allowance::NotBefore(_)));
         assert_eq!(b.wait_it_out(), Some(BreakerState::HalfOpen));
         assert_eq!(b.breaker.allowance(), Allowance::Trial);
@@ -288,7 +318,7 @@ mod tests {
         b.config.backoff_max = Duration::from_secs(60);
         let mut longest = Duration::ZERO;
         for _ in 0..8 {
-            b.on(Signal::DialFailed(gone()));
+            b.fail(gone());
             longest = longest.max(b.pause());
             b.wait_it_out();
         }
@@ -298,7 +328,7 @@ mod tests {
     #[test]
     fn a_refused_identity_is_probed_slowly_and_singly() {
         let mut b = Bench::new();
-        b.on(Signal::DialFailed(refused()));
+        b.fail(refused());
         assert!(b.pause() >= b.config.identity_fault_pause / 2);
         assert_eq!(b.breaker.withholds(), Some(Withholds::Dials), "what serves goes on");
         b.wait_it_out();
@@ -308,11 +338,38 @@ mod tests {
     #[test]
     fn an_end_without_a_word_is_confirmed_by_a_second_dial_before_it_is_a_refusal() {
         let mut b = Bench::new();
-        b.on(Signal::DialFailed(wordless()));
+        b.fail(wordless());
         assert!(b.pause() <= b.config.backoff_initial, "the second dial comes at once");
         b.wait_it_out();
-        b.on(Signal::DialFailed(wordless()));
+        b.fail(wordless());
         assert!(b.pause() >= b.config.identity_fault_pause / 2);
+    }
+
+    #[test]
+    fn ends_without_a_word_of_dials_that_were_under_way_together_confirm_nothing() {
+        let mut b = Bench::new();
+        let began = b.now;
+        for _ in 0..4 {
+            b.now += Duration::from_millis(1);
+            b.on(Signal::DialFailed { why: wordless(), began });
+        }
+        assert!(b.pause() <= b.config.backoff_initial, "one blip, not four refusals: {:?}", b.pause());
+        b.wait_it_out();
+        b.fail(wordless());
+        assert!(
+            b.pause() >= b.config.identity_fault_pause / 2,
+            "this one was begun after the first had ended"
+        );
+    }
+
+    #[test]
+    fn a_proof_between_two_ends_without_a_word_clears_the_certificate() {
+        let mut b = Bench::new();
+        b.fail(wordless());
+        b.wait_it_out();
+        b.on(Signal::Proved);
+        b.fail(wordless());
+        assert!(b.pause() <= b.config.backoff_initial * 2);
     }
 
     #[test]
@@ -321,7 +378,7 @@ mod tests {
         b.on(Signal::Unhealthy(gone()));
         assert_eq!(b.breaker.withholds(), Some(Withholds::Requests));
         b.on(Signal::Proved);
-        b.on(Signal::DialFailed(gone()));
+        b.fail(gone());
         assert_eq!(b.breaker.withholds(), Some(Withholds::Requests));
         assert_eq!(b.on(Signal::Healthy), Some(BreakerState::Closed));
     }
@@ -329,9 +386,9 @@ mod tests {
     #[test]
     fn another_identity_begins_anew() {
         let mut b = Bench::new();
-        b.on(Signal::DialFailed(refused()));
+        b.fail(refused());
         assert_eq!(b.on(Signal::Renewed), Some(BreakerState::Closed));
-        b.on(Signal::DialFailed(gone()));
+        b.fail(gone());
         assert!(b.pause() <= b.config.backoff_initial);
     }
 }

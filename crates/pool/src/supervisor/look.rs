@@ -13,6 +13,7 @@ use super::{
 use crate::{
     config::LearnedLimitsMode,
     connection::{Link, State, Trust},
+    learned::Noted,
     status::CauseOfDeath,
 };
 
@@ -35,13 +36,14 @@ impl Supervisor {
         }
         self.meter.note_requests(hub.totals().requests, now);
         let links = hub.links();
+        self.note_proven(&links);
         self.look_at_probe(&links, now);
         let mut facts = Facts {
             now,
             mode: self.mode(),
             serving: Vec::new(),
             draining: Vec::new(),
-            dialling: u32::try_from(self.dialling.len()).unwrap_or(u32::MAX),
+            dialling: self.still_dialling(&links),
             waiting: hub.waiting(),
             growth_wanted: hub.take_growth_wanted(),
             recent_ends: self.meter.recent_ends(now),
@@ -68,6 +70,13 @@ impl Supervisor {
         decide(&self.context.config, &facts)
     }
 
+    /// Dials under way. One that has come to serve counts as what it is, though `publish` has not seen it yet: counted
+    /// twice it would stand for a second connection that nobody dials.
+    fn still_dialling(&self, links: &[std::sync::Arc<Link>]) -> u32 {
+        let proven = links.iter().filter(|link| self.dialling.contains_key(&link.id())).count();
+        u32::try_from(self.dialling.len().saturating_sub(proven)).unwrap_or(u32::MAX)
+    }
+
     fn mode(&self) -> Mode {
         let hub = &self.context.hub;
         if hub.is_stopping() { Mode::Stopping } else { Mode::Running }
@@ -77,6 +86,11 @@ impl Supervisor {
         let worthy = link.requests() > 0 || now.saturating_duration_since(link.birth.born) > WORTHY_AGE;
         if worthy && link.credit_once() {
             self.signal(Signal::Worthy(link.birth.born));
+        }
+        if let Some(fault) = link.vitals().take_unwell()
+            && self.checks.counts_beside(now)
+        {
+            self.note_check(&Err(fault));
         }
         Serving {
             id: link.id(),
@@ -139,13 +153,32 @@ impl Supervisor {
             uncertain: farewell.uncertain,
             age: farewell.at.saturating_duration_since(link.birth.born),
             idle: farewell.idle,
+            orderly: farewell.orderly,
         };
-        if self.learned.note(sample) {
-            tracing::info!(environment = %self.context.key.environment, limits = ?self.learned.limits(),
-                "the provider ends connections by a rule; successors will serve before");
-            self.context.note_limits(&self.learned.limits());
+        let (environment, limits) = (&self.context.key.environment, self.learned.limits());
+        match self.learned.note(sample) {
+            Noted::Nothing => {}
+            // Somebody has lived longer already.
+            Noted::Suspected if self.learned.outlived(0, self.greatest_age(now), Duration::ZERO) => {}
+            Noted::Suspected => {
+                let age = self.learned.limits().age;
+                tracing::info!(%environment, ?age, "connections ended together at one age: a rule, or an accident; \
+                    successors will serve before that age, and one connection finds out");
+            }
+            Noted::Learned => {
+                tracing::info!(%environment, limits = ?self.learned.limits(), before = ?limits,
+                    "the provider ends connections by a rule; successors will serve before");
+                self.context.note_limits(&self.learned.limits());
+            }
         }
         self.make_known();
+    }
+
+    /// The age of the eldest connection that serves.
+    fn greatest_age(&self, now: Instant) -> Duration {
+        let links = self.context.hub.links();
+        let serving = links.iter().filter(|link| link.state() == State::Serving);
+        serving.map(|link| now.saturating_duration_since(link.birth.born)).max().unwrap_or_default()
     }
 
     /// The provider finds our PINGs too many (ENHANCE_YOUR_CALM): half as often from now on.

@@ -13,6 +13,8 @@ mod look;
 mod pace;
 mod policy;
 mod standing;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -40,7 +42,7 @@ use self::{
 };
 use crate::{
     config::{PoolConfig, Timeouts},
-    connection::{Role, State},
+    connection::{Link, Role, State},
     dial::Target,
     dns::Directory,
     health::Health,
@@ -82,12 +84,19 @@ pub(crate) fn next_id() -> ConnectionId {
     ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A dial under way.
+#[derive(Clone, Copy, Debug)]
+struct Dialling {
+    worker: usize,
+    began: Instant,
+}
+
 /// The task.
 pub(crate) struct Supervisor {
     context: Arc<Context>,
     lives: JoinSet<(Destiny, LifeEnd)>,
     aborts: HashMap<ConnectionId, AbortHandle>,
-    dialling: HashMap<ConnectionId, usize>,
+    dialling: HashMap<ConnectionId, Dialling>,
     breaker: Breaker,
     learned: Learned,
     /// The connection that puts the learned limits to the test.
@@ -180,7 +189,7 @@ impl Supervisor {
         let handle = self.context.workers.handle(worker).clone();
         let abort = self.lives.spawn_on(live(self.context.clone(), destiny), &handle);
         self.aborts.insert(destiny.id, abort);
-        self.dialling.insert(destiny.id, worker);
+        self.dialling.insert(destiny.id, Dialling { worker, began: Instant::now() });
     }
 
     fn least_used_worker(&self) -> usize {
@@ -188,22 +197,27 @@ impl Supervisor {
         let used = |worker: usize| {
             let serving =
                 links.iter().filter(|l| l.state() == State::Serving && l.birth.worker == worker).count();
-            serving + self.dialling.values().filter(|w| **w == worker).count()
+            serving + self.dialling.values().filter(|dial| dial.worker == worker).count()
         };
         (0..self.context.workers.len()).min_by_key(|w| used(*w)).unwrap_or(0)
+    }
+
+    /// A dial that came to serve is no dial any more: counted as both, it would stand for a connection that is missing.
+    fn note_proven(&mut self, links: &[Arc<Link>]) {
+        for link in links {
+            if self.dialling.remove(&link.id()).is_some() {
+                self.meter.note_dial(link.dialled().0);
+                self.signal(Signal::Proved);
+                self.context.hub.forget_failures();
+            }
+        }
     }
 
     /// Publishes what serves, eldest first, and whether the floor is met.
     fn publish(&mut self) {
         let hub = self.context.hub.clone();
         let links = hub.links();
-        for link in &links {
-            if self.dialling.remove(&link.id()).is_some() {
-                self.meter.note_dial(link.dialled().0);
-                self.signal(Signal::Proved);
-                hub.forget_failures();
-            }
-        }
+        self.note_proven(&links);
         hub.set_dialling(self.dialling.len());
         let (mut serving, exclusive): (Vec<_>, Vec<_>) = links
             .into_iter()

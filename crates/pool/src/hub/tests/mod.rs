@@ -2,6 +2,7 @@
 //!
 //! Owns what these tests share; random orders of events are `interleavings`.
 
+mod affinity;
 mod interleavings;
 
 use std::{
