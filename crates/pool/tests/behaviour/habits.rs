@@ -295,6 +295,39 @@ async fn a_health_request_that_got_no_stream_says_nothing() {
 }
 
 #[tokio::test]
+async fn a_health_request_is_asked_and_judged_as_configured() {
+    let a = client("CUSTOMER-0001-SBX");
+    let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let desk = asked.clone();
+    let port = raw("h2", move |tls| {
+        let desk = desk.clone();
+        async move {
+            let Ok(mut connection) = h2::server::handshake(tls).await else { return };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                desk.lock().push(format!("{} {}", request.method(), request.uri()));
+                let _ = respond.send_response(Response::builder().status(404).body(()).unwrap(), true);
+            }
+        }
+    })
+    .await;
+    let codes = |code| Expected::Codes(vec![StatusCode::NO_CONTENT, code]);
+    for (expect, well) in [(codes(StatusCode::NOT_FOUND), true), (codes(StatusCode::OK), false)] {
+        let check = HealthCheck { method: http::Method::HEAD, expect, ..check("/base/health?deep=1") };
+        let config = PoolConfig { health: Some(check), ..config(1, 1) };
+        let pool = start_at(port, generation(1, &a), config, Timeouts::default());
+        warm(&pool).await;
+        asked.lock().clear();
+        eventually("it is asked again and again", || asked.lock().len() >= 5).await;
+        let wire = format!("HEAD https://{HOST}/base/health?deep=1");
+        assert!(asked.lock().iter().all(|line| *line == wire), "{:?}", asked.lock());
+        eventually("it is judged", || pool.status().breaker.refuses_requests != well).await;
+        let proof = if well { pool::Proof::HealthRequest } else { pool::Proof::Ping };
+        assert_eq!(pool.status().connections[0].proof, Some(proof));
+        pool.stop(SOON).await;
+    }
+}
+
+#[tokio::test]
 async fn an_application_that_answers_no_health_request_fails_no_dial() {
     let a = client("CUSTOMER-0001-SBX");
     let silent = Behaviour { stall: Stall::BeforeResponse, ..Behaviour::default() };

@@ -65,6 +65,24 @@ async fn until_still(taken: &AtomicU32) {
     }
 }
 
+/// A body of one piece that says when it was taken.
+struct OnePiece(Option<Bytes>, Arc<AtomicU32>);
+
+impl Body for OnePiece {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let piece = self.0.take();
+        // Asked for more: the piece is held by now, or was found too much to hold.
+        self.1.store(u32::from(piece.is_none()), Ordering::Relaxed);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
 async fn a_call_behind_a_full_socket_is_not_in_doubt(end: fn(Tls)) {
     let (port, leave) = stuck_then_gone(end).await;
     let a = client("CUSTOMER-0001-SBX");
@@ -250,6 +268,41 @@ async fn replays_of_what_may_have_been_processed_end_with_the_budget() {
     assert_eq!(sim.ledger().requests, 5 * 3 + 7);
     let totals = pool.status().totals;
     assert_eq!((totals.replays, totals.retries_denied, totals.unprocessed_lost), (10, 7, 0));
+}
+
+#[tokio::test]
+async fn bodies_are_held_for_a_replay_up_to_the_total_of_all_requests_and_no_further() {
+    const BODY: usize = 10 * 1024;
+    // Two bodies, and what a piece costs beside its bytes.
+    let total = 2 * (BODY + 512);
+    let a = client("CUSTOMER-0001-SBX");
+    let sim = provider(Behaviour { stall: Stall::BeforeResponse, ..Behaviour::default() }, &[&a]).await;
+    let config = PoolConfig { replay_buffer_total_bytes: total, ..config(1, 1) };
+    let pool = start(&sim, generation(1, &a), config, Timeouts::default());
+    warm(&pool).await;
+    let mut calls = Vec::new();
+    for n in 1..=3 {
+        let (p, taken) = (pool.clone(), Arc::new(AtomicU32::new(0)));
+        let ask = get().map(|_| OnePiece(Some(Bytes::from(vec![7; BODY])), taken.clone()));
+        calls.push(tokio::spawn(async move {
+            p.send(ask, &options(), &mut Journey::default()).await.map(|r| r.status())
+        }));
+        let sent = || taken.load(Ordering::Relaxed) == 1 && sim.ledger().requests_arrived == n;
+        eventually("its body is taken, and it is with the provider", sent).await;
+    }
+    let held = pool.status().replay_bytes;
+    assert!((2 * BODY..=total).contains(&(held as usize)), "{held} of {total}");
+    sim.set_behaviour(Behaviour::default()).unwrap();
+    sim.end(provider_sim::Target::All, GoAwayForm::Zero);
+    let mut outcomes = Vec::new();
+    for call in calls {
+        outcomes.push(timeout(SOON, call).await.expect("an outcome").unwrap());
+    }
+    let safe = outcomes.pop().unwrap().expect_err("its body is no longer there");
+    assert_eq!(safe.retry_safe, RetrySafe::Yes, "the provider disowned it: {safe}");
+    assert!(outcomes.iter().all(|o| matches!(o, Ok(StatusCode::OK))), "{outcomes:?}");
+    let status = pool.status();
+    assert_eq!((status.replay_bytes, status.totals.replays, status.totals.unprocessed_lost), (0, 2, 0));
 }
 
 #[tokio::test]
