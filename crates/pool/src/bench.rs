@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     Pool, PoolConfig, PoolSpec,
-    connection::{Birth, Driver, Limits, Link, PingAnswers, wire},
+    connection::{Birth, Driver, Limits, Link, wire},
     dns::Directory,
     hub::{Hub, Preference, StreamLease},
     passport::Records,
@@ -85,7 +85,7 @@ where
     let mut links = Vec::with_capacity(streams.len());
     for (worker, (stream, facts)) in streams.into_iter().enumerate() {
         let (link, driver) = connect(&context, stream, worker % context.workers.len(), facts).await?;
-        tokio::spawn(driver.until_ended(PingAnswers::Expected));
+        tokio::spawn(driver.until_ended());
         links.push(link);
     }
     context.hub.publish(links);
@@ -128,7 +128,11 @@ where
     let (sender, connection) = context.h2_settings().handshake(stream).await.map_err(|e| e.to_string())?;
     let link = Link::new(birth, Some(sender));
     let config = &context.config;
-    let limits = Limits { max_streams: config.max_streams, ping_timeout: config.ping_timeout };
+    let limits = Limits {
+        max_streams: config.max_streams,
+        ping_timeout: config.ping_timeout,
+        stream_window: config.stream_window_bytes,
+    };
     let (hub, observer) = (context.hub.clone(), context.observer.clone());
     let mut driver =
         Driver::new(connection, handle, link.clone(), limits, hub, observer).map_err(|e| e.to_string())?;

@@ -155,3 +155,18 @@ fn log(failure: &Failure, exchange: &Exchange) {
         _ => tracing::debug!(code, correlation_id = id, "{}", failure.detail),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_in_its_document_when_to_come_back() {
+        let told = |after| {
+            let document = document(ErrorCode::ProviderUnhealthy, RetrySafe::Yes, None, "sick", after, None);
+            serde_json::from_slice::<serde_json::Value>(&document).unwrap()["retry_after"].clone()
+        };
+        assert_eq!(told(Some(Duration::from_millis(1_001))), 2, "as the header: rounded up");
+        assert!(told(None).is_null());
+    }
+}

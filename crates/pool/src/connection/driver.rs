@@ -19,17 +19,23 @@ use tokio::{
 };
 
 use super::{
-    Farewell, Link, State, Trust, Wire, WireHandle,
-    pinger::{PingAnswers, Pinger, Step},
+    Farewell, Link, Proof, State, Trust, Wire, WireHandle,
+    pinger::{Pinger, Probe, Step},
     tap::{GoAway, Seen},
 };
-use crate::{hub::Hub, observe::Observer, status::CauseOfDeath};
+use crate::{
+    hub::{Hub, Pings},
+    observe::Observer,
+    status::CauseOfDeath,
+};
 
 /// What a connection may carry and how its health is watched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) max_streams: u32,
     pub(crate) ping_timeout: Duration,
+    /// The window of a stream, as announced.
+    pub(crate) stream_window: u32,
 }
 
 /// How a connection ended.
@@ -68,6 +74,8 @@ pub(crate) struct Driver<S> {
     pongs: u64,
     goaways: u32,
     settings_acks: u32,
+    /// How many there were when SETTINGS were last sent to hear from the provider.
+    acks_before: u32,
     /// Frames that the passport knows of; see [`super::wire::Glance`].
     frames: u32,
     /// A lowered number of streams that h2 has not been told of.
@@ -105,6 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             pongs: 0,
             goaways: 0,
             settings_acks: 0,
+            acks_before: 0,
             frames: 0,
             withheld: None,
             carried: 0,
@@ -127,12 +136,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.until(|driver| driver.pongs > 0).await
     }
 
-    /// Runs until the provider acknowledged our SETTINGS: what it sends only after it looked at our certificate.
+    /// Runs until the provider acknowledged our PING or our SETTINGS, both of which it does only after it looked at our
+    /// certificate. Says which it was: the PING, where both came together.
     ///
     /// # Errors, cancel safety
     /// As [`Self::until_pong`].
-    pub(crate) async fn until_settings_ack(&mut self) -> Result<(), Ended> {
-        self.until(|driver| driver.settings_acks > 0).await
+    pub(crate) async fn until_acknowledged(&mut self) -> Result<Proof, Ended> {
+        self.until(|driver| driver.pongs > 0 || driver.settings_acks > 0).await?;
+        Ok(if self.pongs > 0 { Proof::Ping } else { Proof::SettingsAck })
     }
 
     async fn until(&mut self, proved: fn(&Self) -> bool) -> Result<(), Ended> {
@@ -161,11 +172,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         .await
     }
 
-    /// Runs until the connection ends. `answers` says whether unanswered PINGs count.
-    pub(crate) async fn until_ended(mut self, answers: PingAnswers) -> Ended {
-        if answers == PingAnswers::Never {
-            self.pinger.give_up();
-        }
+    /// Runs until the connection ends.
+    pub(crate) async fn until_ended(mut self) -> Ended {
         std::future::poll_fn(|cx| self.poll_turn(cx)).await
     }
 
@@ -330,29 +338,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Ready means overdue.
     fn poll_ping(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Poll<()> {
-        if self.pinger.is_waiting()
-            && let Poll::Ready(Ok(_)) = self.ping.poll_pong(cx)
-        {
-            self.pongs += 1;
-            self.link.vitals().pong();
-            let interval = self.hub.ping_interval();
-            if let Some(rtt) = self.pinger.answered(now, interval) {
-                self.link.set_ping_rtt(rtt);
-            }
-        }
+        self.note_answers(cx, now);
         if self.link.vitals().trust() == Trust::Doubted {
             self.pinger.hurry(now);
         }
         loop {
             match self.pinger.step(now) {
                 Step::Overdue => return Poll::Ready(()),
-                Step::Send => {
-                    // An error means the connection is ending; its own poll says so.
-                    let _ = self.ping.send_ping(Ping::opaque());
-                    let _ = self.ping.poll_pong(cx);
-                }
-                Step::Wait(None) => return Poll::Pending,
-                Step::Wait(Some(until)) => {
+                Step::Send(probe) => self.send_probe(cx, probe),
+                Step::Wait(until) => {
                     if self.timer.deadline() != until {
                         self.timer.as_mut().reset(until);
                     }
@@ -361,6 +355,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     }
                     now = Instant::now();
                 }
+            }
+        }
+    }
+
+    /// An error means that the connection is ending; its own poll says so.
+    fn send_probe(&mut self, cx: &mut Context<'_>, probe: Probe) {
+        match probe {
+            Probe::Ping => {
+                let _ = self.ping.send_ping(Ping::opaque());
+                let _ = self.ping.poll_pong(cx);
+            }
+            Probe::Settings => {
+                self.acks_before = self.settings_acks;
+                let _ = self.connection.set_initial_window_size(self.limits.stream_window);
+                // h2 writes it at its next poll, and wakes nobody for that.
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+
+    fn note_answers(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let interval = self.hub.ping_interval();
+        if self.pinger.awaits(Probe::Ping)
+            && let Poll::Ready(Ok(_)) = self.ping.poll_pong(cx)
+        {
+            self.pongs += 1;
+            self.link.vitals().pong();
+            if let Some(rtt) = self.pinger.ponged(now, interval) {
+                self.link.set_ping_rtt(rtt);
+            }
+            self.hub.note_pings(Pings::Answered);
+        }
+        if self.pinger.awaits(Probe::Settings) && self.settings_acks != self.acks_before {
+            self.link.vitals().pong();
+            if self.pinger.acknowledged(now, interval) {
+                self.hub.note_pings(Pings::Ignored);
             }
         }
     }

@@ -37,14 +37,18 @@ impl Hub {
             .store(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Whether the provider answers no PINGs.
+    /// Whether the provider answers no PINGs, as far as is known.
     pub(crate) fn ignores_pings(&self) -> bool {
         self.ignores_pings.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the provider ignored a PING; returns what was known before.
-    pub(crate) fn set_ignores_pings(&self, ignores: bool) -> bool {
-        self.ignores_pings.swap(ignores, Ordering::Relaxed)
+    /// A connection found out whether the provider answers PINGs. The supervisor hears of it if that is news.
+    pub(crate) fn note_pings(&self, pings: Pings) {
+        let ignored = pings == Pings::Ignored;
+        if self.ignores_pings() != ignored {
+            self.ignores_pings.store(ignored, Ordering::Relaxed);
+            self.supervisor.notify_one();
+        }
     }
 
     /// Which requests the breaker lets through from now on.
@@ -98,6 +102,15 @@ impl Hub {
     pub(crate) fn take_silence(&self) -> bool {
         self.gate.silent.swap(false, Ordering::Acquire)
     }
+}
+
+/// What became of PINGs on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pings {
+    /// One was answered.
+    Answered,
+    /// None was in time, but SETTINGS were acknowledged.
+    Ignored,
 }
 
 /// What the breaker lets through, and what it wants to hear of.

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use self::{known::Gate, set::Register, waiting::Desk};
 pub(crate) use self::{
-    known::Known,
+    known::{Known, Pings},
     outage::Outage,
     pick::{Preference, StreamLease},
     waiting::{Patience, Turned, Wanted},

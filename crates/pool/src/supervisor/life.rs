@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::{
-    connection::{Birth, Driver, Ended, Limits, Link, PingAnswers, Proof, wire},
+    connection::{Birth, Driver, Ended, Limits, Link, Proof, wire},
     dial::{Dialled, Progress, dial_off_worker},
     drift::Resumption,
     error::DialError,
@@ -102,15 +102,16 @@ async fn serve(
     let limits = Limits {
         max_streams: context.config.max_streams,
         ping_timeout: context.config.ping_timeout.max(context.timeouts.prove),
+        stream_window: context.config.stream_window_bytes,
     };
     let hub = context.hub.clone();
     let mut driver =
         Driver::new(connection, handle, link.clone(), limits, hub.clone(), context.observer.clone())
             .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
 
-    let answers = prove(context, &mut driver, &link, kind, progress).await?;
+    prove(context, &mut driver, &link, kind, progress).await?;
     context.announce(&link, progress, resumption);
-    let ended = driver.until_ended(answers).await;
+    let ended = driver.until_ended().await;
     Ok((link, ended))
 }
 
@@ -124,15 +125,11 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     link: &Link,
     kind: HandshakeKind,
     progress: &mut Progress,
-) -> Result<PingAnswers, DialError> {
+) -> Result<(), DialError> {
     let began = Instant::now();
     let limit = context.timeouts.prove;
     let proof = async {
-        let answers = until_answered(context, driver).await?;
-        link.passport.note_proof(match answers {
-            PingAnswers::Expected => Proof::Ping,
-            PingAnswers::Never => Proof::SettingsAck,
-        });
+        link.passport.note_proof(until_acknowledged(context, driver).await?);
         if let (Some(check), Some(sender)) = (&context.config.health, link.sender()) {
             // Less than all that is left, so that a slow application is not taken for an unproven connection.
             let patience = limit.saturating_sub(began.elapsed()).mul_f64(0.9);
@@ -146,12 +143,12 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
                 Err(fault) => link.vitals().note_unwell(fault),
             }
         }
-        Ok(Ok(answers))
+        Ok(Ok(()))
     };
     match tokio::time::timeout(limit, proof).await {
-        Ok(Ok(Ok(answers))) => {
+        Ok(Ok(Ok(()))) => {
             progress.phases.prove = Some(began.elapsed());
-            Ok(answers)
+            Ok(())
         }
         Ok(Ok(Err(refused))) => Err(DialError::clone(&refused)),
         Err(_) | Ok(Err(Ended { cause: CauseOfDeath::PingTimeout, .. })) => {
@@ -161,28 +158,23 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     }
 }
 
-/// Until the PING is acknowledged, or it is clear that this provider acknowledges SETTINGS but no PINGs.
-async fn until_answered<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+/// Until the PING is acknowledged, or it has not been for a while and SETTINGS are. What that says of the provider is
+/// found out while the connection serves: its PING stays on its way, and may be answered yet.
+async fn until_acknowledged<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     context: &Context,
     driver: &mut Driver<S>,
-) -> Result<PingAnswers, Ended> {
+) -> Result<Proof, Ended> {
     let patience = if context.hub.ignores_pings() { PING_PATIENCE_KNOWN } else { PING_PATIENCE };
     let patience = patience.min(context.timeouts.prove / 2);
     if let Ok(pong) = tokio::time::timeout(patience, driver.until_pong()).await {
-        context.hub.set_ignores_pings(false);
-        return pong.map(|()| PingAnswers::Expected);
+        return pong.map(|()| Proof::Ping);
     }
-    driver.until_settings_ack().await?;
-    if !context.hub.set_ignores_pings(true) {
-        tracing::warn!(environment = %context.key.environment,
-            "the provider acknowledges SETTINGS but no PINGs: a dead connection will be noticed by TCP and time-outs only");
-    }
-    Ok(PingAnswers::Never)
+    driver.until_acknowledged().await
 }
 
 /// How long the answer to the first PING is waited for before the acknowledgement of SETTINGS is proof enough.
 const PING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
-/// The same for a provider that has ignored PINGs before: a short look whether it has learned.
+/// The same for a provider that ignored PINGs before: whether it does still, its connection finds out.
 const PING_PATIENCE_KNOWN: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Context {

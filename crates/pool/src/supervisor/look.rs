@@ -32,6 +32,7 @@ impl Supervisor {
             hub.forget_failures();
         }
         self.look_at_answers();
+        self.look_at_pings();
         if self.calm.tick(now) {
             self.tell_interval("the provider has not complained for long; PINGs are sent more often again");
         }
@@ -91,6 +92,22 @@ impl Supervisor {
     fn still_dialling(&self, links: &[std::sync::Arc<Link>]) -> u32 {
         let proven = links.iter().filter(|link| self.dialling.contains_key(&link.id())).count();
         u32::try_from(self.dialling.len().saturating_sub(proven)).unwrap_or(u32::MAX)
+    }
+
+    /// What connections found out about PINGs.
+    fn look_at_pings(&self) {
+        let ignored = self.context.hub.ignores_pings();
+        if self.context.hub.known.load().learned.ignores_pings == ignored {
+            return;
+        }
+        let environment = &self.context.key.environment;
+        if ignored {
+            tracing::warn!(%environment,
+                "the provider acknowledges SETTINGS but no PINGs: connections are kept alive by SETTINGS");
+        } else {
+            tracing::info!(%environment, "the provider answers PINGs");
+        }
+        self.make_known();
     }
 
     fn mode(&self) -> Mode {

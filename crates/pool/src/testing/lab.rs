@@ -25,7 +25,7 @@ use super::{Peer, facts, generation};
 use crate::{
     Obituaries, Pool, PoolConfig, PoolKey, PoolSpec, Target, Timeouts, Verdict, Workers,
     bench::{connect, context_of},
-    connection::{Driver, Link, PingAnswers, State},
+    connection::{Driver, Link, State},
     journey::ConnectionId,
     observe::{DialReport, Observer},
     send::Sweeper,
@@ -124,7 +124,7 @@ impl Lab {
     }
 
     async fn drive<S: AsyncRead + AsyncWrite + Unpin>(pool: Pool, link: Arc<Link>, driver: Driver<S>) {
-        driver.until_ended(PingAnswers::Expected).await;
+        driver.until_ended().await;
         pool.context.hub.unregister(link.id());
     }
 

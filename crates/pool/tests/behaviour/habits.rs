@@ -169,49 +169,6 @@ async fn a_connection_on_which_requests_time_out_unheard_is_doubted_and_evicted_
     exchange(&pool, get()).await.expect("the pool recovered");
 }
 
-#[tokio::test]
-async fn a_provider_that_leaves_requests_unanswered_is_left_alone_until_a_trial_is_answered() {
-    let a = client("CUSTOMER-0001-SBX");
-    let hole = Behaviour {
-        pings: provider_sim::Pings::Ignore,
-        stall: Stall::BeforeResponse,
-        ..Behaviour::default()
-    };
-    let sim = provider(hole, &[&a]).await;
-    let config = PoolConfig { ping_timeout: Duration::from_secs(60), suspect_after: 1, ..config(1, 4) };
-    let pool = start(&sim, generation(1, &a), config, Timeouts::default());
-    warm(&pool).await;
-    let hurried = SendOptions {
-        timeouts: Timeouts { response_header: Duration::from_millis(1100), ..Timeouts::default() },
-        ..options()
-    };
-    for _ in 0..3 {
-        let error = send(&pool, get(), &hurried).await.unwrap_err();
-        assert!(matches!(error.kind, SendErrorKind::ResponseTimeout { .. }), "{error}");
-    }
-    eventually("the breaker is not closed", || pool.status().breaker.state != BreakerState::Closed).await;
-    let status = pool.status().breaker;
-    assert_eq!((status.code, status.refuses_requests), (Some("provider_unhealthy"), true));
-    // One trial may be on its way; it keeps everybody else from the hole.
-    eventually("a trial may be made", || pool.status().breaker.state == BreakerState::HalfOpen).await;
-    let trial = tokio::spawn({
-        let (pool, patient) = (pool.clone(), options());
-        async move { send(&pool, get(), &patient).await.map(|response| response.status()) }
-    });
-    eventually("the trial is on its way", || pool.status().in_flight > 0).await;
-    let error = send(&pool, get(), &options()).await.unwrap_err();
-    assert!(matches!(error.kind, SendErrorKind::Unavailable(_)), "{error}");
-    trial.abort();
-    sim.set_behaviour(Behaviour::default()).unwrap();
-    let began = Instant::now();
-    while send(&pool, get(), &hurried).await.is_err() {
-        assert!(began.elapsed() < SOON, "no trial is answered: {:?}", pool.status().breaker);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    eventually("an answer closes it", || pool.status().breaker.state == BreakerState::Closed).await;
-    exchange(&pool, get()).await.expect("everybody is served");
-}
-
 const SICK: provider_sim::Respond = provider_sim::Respond::Fixed { status: 503, body_bytes: 4 };
 
 /// As [`eventually`], for what takes some seconds by its nature.

@@ -16,6 +16,7 @@ mod proofs;
 mod records;
 mod renewal;
 mod sending;
+mod silence;
 mod support;
 mod traps;
 mod workers;
