@@ -5,7 +5,7 @@ use pool::{
     CauseOfDeath, ConnectionId, DialReport, DriftChange, DriftField, DriftSeverity, Name, Obituary,
     ObituaryFilter, Observer, Proof, Protocol, Verdict,
 };
-use provider_sim::{Http1Close, Resumption};
+use provider_sim::Resumption;
 
 use crate::support::*;
 
