@@ -55,9 +55,10 @@ async fn another_authority_that_is_trusted_too() {
             .await;
     watch.provider.sim.set_pki(next).unwrap();
     watch.renew().await;
+    watch.told_once("anchor", "warning").await;
     watch.told_once("issuer", "warning").await;
     watch.told_once("leaf", "notice").await;
-    assert_eq!(watch.told(), ["issuer", "leaf"]);
+    assert_eq!(watch.told(), ["anchor", "issuer", "leaf"]);
 }
 
 #[tokio::test]
@@ -65,9 +66,14 @@ async fn another_protocol() {
     let watch = Watch::start("drift-alpn").await;
     watch.provider.behave(|b| b.http = HttpVersions::Http11Only);
     watch.renew().await;
-    let change = watch.told_once_for_all("alpn", "warning").await;
+    let change = watch.told_once("alpn", "warning").await;
     assert_eq!(change["sentence"], "alpn h2 -> http/1.1");
     assert_eq!(watch.told(), ["alpn"]);
+    watch.renew().await;
+    // HTTP/1.1 knows no GOAWAY.
+    let change = watch.told_once("farewell", "notice").await;
+    assert_eq!(change["sentence"], "farewell goaway -> close");
+    watch.told_once("alpn", "warning").await;
 }
 
 #[tokio::test]

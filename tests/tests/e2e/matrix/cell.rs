@@ -69,19 +69,22 @@ impl Column {
         if self == Self::Get { "GET" } else { "POST" }
     }
 
-    async fn open(self, lab: &Lab, request: Request<Body>) -> Reply {
+    async fn open(self, stage: &Stage, request: Request<Body>) -> Reply {
         let opened = match self {
             Self::Get | Self::SmallPost => {
-                let mut caller = Http1::connect(lab.egress()).await;
+                let mut caller = Http1::connect(stage.lab.egress()).await;
                 within("a response over HTTP/1.1", caller.open(request)).await
             }
             Self::LargePost | Self::Grpc => {
-                let mut caller = H2c::connect(lab.egress()).await;
+                let mut caller = H2c::connect(stage.lab.egress()).await;
                 within("a response over h2c", caller.open(request)).await
             }
         };
         match opened {
-            Ok(response) => within("the reply's body", Reply::read(response)).await,
+            Ok(response) => {
+                stage.note_begun();
+                within("the reply's body", Reply::read(response)).await
+            }
             // A response that breaks right after it began may take its header with it.
             Err(e) => Reply {
                 status: 0,
@@ -121,7 +124,7 @@ pub(super) async fn run(fault: &Fault, column: Column) -> Result<(), String> {
     }
     let fed = Arc::new(AtomicUsize::new(0));
     let feeding = feed.map(|feed| tokio::spawn(feed_large(feed, fed.clone())));
-    let (reply, ()) = tokio::join!(column.open(&stage.lab, request), async {
+    let (reply, ()) = tokio::join!(column.open(&stage, request), async {
         if fault.when == When::During {
             eventually("the provider has the request", async || {
                 let reached = stage.provider.sim.seen(&id) > 0;

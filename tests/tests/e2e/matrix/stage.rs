@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -39,9 +39,10 @@ pub(super) const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// Gateway and provider of one cell.
 pub(super) struct Stage {
-    pub(super) provider: Arc<Provider>,
+    pub(super) provider: Provider,
     pub(super) lab: Lab,
     names: Option<NameServer>,
+    begun: AtomicBool,
 }
 
 impl Stage {
@@ -59,12 +60,23 @@ impl Stage {
         } else {
             plan.ready().await
         };
-        Self { provider: Arc::new(provider), lab, names }
+        Self { provider, lab, names, begun: AtomicBool::new(false) }
     }
 
     /// Changes how the provider behaves from now on.
     pub(super) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
         self.provider.behave(change);
+    }
+
+    /// The caller has the header of the response.
+    pub(super) fn note_begun(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until the caller has the header of the response: what ends it from then on cuts it.
+    pub(super) async fn until_begun(&self) {
+        let begun = async || self.begun.load(Ordering::Relaxed).then_some(());
+        eventually("the response has begun", begun).await;
     }
 
     /// The provider's name stands for its second address from now on.

@@ -1,7 +1,6 @@
 //! GOAWAY in every form, at every phase of a request.
 
 use provider_sim::{GoAwayForm, ResetReason};
-use tsh_tests::eventually;
 
 use super::{
     END, Fault, LOST, PLAIN, RESET, RESPONSE_CUT, Sees, UNPROCESSED, USED_UP, When, ends_with, holding, made,
@@ -57,12 +56,8 @@ pub(super) fn while_it_runs() -> Vec<Fault> {
             when: When::During,
             act: |s| {
                 Box::pin(async {
-                    let sim = &s.provider.sim;
-                    eventually("half of the response is out", async || {
-                        (sim.ledger().body_bytes_sent >= 4096).then_some(())
-                    })
-                    .await;
-                    sim.goaway_all();
+                    s.until_begun().await;
+                    s.provider.sim.goaway_all();
                 })
             },
             sees: [RESPONSE_CUT; 4],
