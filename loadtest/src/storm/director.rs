@@ -73,6 +73,7 @@ impl<'a> Director<'a> {
         match fault {
             Fault::GoAway { form } => {
                 self.behave(|behaviour| behaviour.goaway_form = form)?;
+                self.absence.shakes(Instant::now());
                 self.stage.sim().goaway_all();
                 // Connections read the form when they hear of it.
                 sleep(HEARD).await;

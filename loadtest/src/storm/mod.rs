@@ -58,8 +58,9 @@ const STEERED_ONE_IN: u64 = 1500;
 const LATENCY: Duration = Duration::from_millis(2);
 /// The provider listens here too, on the same port; its name moves between the two addresses.
 const OTHER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-/// PINGs as often as the configuration allows, so that a fault of seconds meets some.
-const POOL: &str = "ping_interval_s = 1\nping_timeout_ms = 1000";
+/// PINGs as often as the configuration allows, so that a fault of seconds meets some; and limits that were learned from
+/// a cadence of GOAWAYs are put to the test soon after, or the smallest of them would rule the rest of the storm.
+const POOL: &str = "ping_interval_s = 1\nping_timeout_ms = 1000\nretest_after_ms = 1000";
 /// The time limit of the proof is the least patience with a PING. Two workers on any machine, so that requests,
 /// connections and the supervisor meet across threads.
 const SECTIONS: &str = "[environments.sandbox.timeouts]\nprove_ms = 1000\n[runtime]\nworkers = 2";

@@ -235,7 +235,7 @@ fn deal(rng: &mut Rng) -> Vec<Fault> {
         Fault::Silence { lasts: ms(rng, 500..=2500) },
         Fault::BlackHole { lasts: ms(rng, 200..=1000) },
         Fault::PingsIgnored { lasts: ms(rng, 2100..=3000) },
-        Fault::Http11 { form, requests: rng.u32(20..=100), close, lasts: ms(rng, 2000..=3000) },
+        Fault::Http11 { form, requests: rng.u32(50..=200), close, lasts: ms(rng, 2000..=3000) },
         Fault::NameMoves,
         Fault::ClientCertificate,
         Fault::ServerCertificate,
