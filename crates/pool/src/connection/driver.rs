@@ -346,6 +346,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match self.pinger.step(now) {
                 Step::Overdue => return Poll::Ready(()),
                 Step::Send(probe) => self.send_probe(cx, probe),
+                Step::Late => {
+                    // Others are preferred from now on, and the supervisor dials a successor.
+                    self.link.vitals().late();
+                    self.hub.supervisor.notify_one();
+                }
                 Step::Wait(until) => {
                     if self.timer.deadline() != until {
                         self.timer.as_mut().reset(until);

@@ -45,6 +45,9 @@ enum State {
 pub(crate) enum Step {
     /// Send this.
     Send(Probe),
+    /// The answer takes long: a successor should be on its way before the connection is found dead. Told once for each
+    /// probe.
+    Late,
     /// The connection is dead.
     Overdue,
     /// Nothing before this moment.
@@ -58,14 +61,19 @@ pub(crate) struct Pinger {
     /// What is on its way, or is sent next.
     probe: Probe,
     pings: Pings,
+    /// That the answer takes long has been told.
+    late: bool,
     timeout: Duration,
 }
+
+/// The part of the time-out after which an answer is late.
+const LATE: u32 = 4;
 
 impl Pinger {
     /// The first PING, the proof, was queued at `now`.
     pub(crate) fn begin(now: Instant, timeout: Duration) -> Self {
         let state = State::Waiting { since: now, until: now + timeout };
-        Self { state, probe: Probe::Ping, pings: Pings::Untold, timeout }
+        Self { state, probe: Probe::Ping, pings: Pings::Untold, late: false, timeout }
     }
 
     /// Whether an answer to this is awaited. That to a PING may come after it was given up.
@@ -116,11 +124,20 @@ impl Pinger {
                 self.probe = Probe::Settings;
                 self.send(now)
             }
+            State::Waiting { since, until } if !self.late && self.pings != Pings::Untold => {
+                let late_at = since + self.timeout / LATE;
+                if late_at > now {
+                    return Step::Wait(late_at.min(until));
+                }
+                self.late = true;
+                Step::Late
+            }
             State::Resting { until } | State::Waiting { until, .. } => Step::Wait(until),
         }
     }
 
     fn send(&mut self, now: Instant) -> Step {
+        self.late = false;
         self.state = State::Waiting { since: now, until: now + self.timeout };
         Step::Send(self.probe)
     }
@@ -142,8 +159,30 @@ mod tests {
         let due = t0 + TIMEOUT / 2 + INTERVAL;
         assert_eq!(pinger.step(t0 + TIMEOUT), Step::Wait(due));
         assert_eq!(pinger.step(due), Step::Send(Probe::Ping));
-        assert_eq!(pinger.step(due + TIMEOUT - Duration::from_millis(1)), Step::Wait(due + TIMEOUT));
+        assert_eq!(pinger.step(due), Step::Wait(due + TIMEOUT / LATE));
+        assert_eq!(pinger.step(due + TIMEOUT / LATE), Step::Late);
+        assert_eq!(
+            pinger.step(due + TIMEOUT - Duration::from_millis(1)),
+            Step::Wait(due + TIMEOUT),
+            "told once"
+        );
         assert_eq!(pinger.step(due + TIMEOUT), Step::Overdue);
+    }
+
+    #[test]
+    fn an_answer_is_late_once_for_each_probe_and_never_for_the_proof() {
+        let t0 = Instant::now();
+        let mut pinger = Pinger::begin(t0, TIMEOUT);
+        let mut now = t0 + TIMEOUT / 2;
+        assert_eq!(pinger.step(now), Step::Wait(t0 + TIMEOUT), "the proof has a limit of its own");
+        for _ in 0..2 {
+            pinger.ponged(now, INTERVAL);
+            now += INTERVAL;
+            assert_eq!(pinger.step(now), Step::Send(Probe::Ping));
+            now += TIMEOUT / 2;
+            assert_eq!(pinger.step(now), Step::Late);
+            assert!(matches!(pinger.step(now), Step::Wait(_)));
+        }
     }
 
     #[test]
@@ -208,7 +247,7 @@ mod tests {
         pinger.hurry(t0);
         assert_eq!(pinger.step(t0), Step::Send(Probe::Settings));
         pinger.hurry(t0);
-        assert_eq!(pinger.step(t0), Step::Wait(t0 + TIMEOUT));
+        assert_eq!(pinger.step(t0), Step::Wait(t0 + TIMEOUT / LATE));
         assert_eq!(pinger.step(t0 + TIMEOUT), Step::Overdue);
     }
 }

@@ -35,10 +35,10 @@ impl Trust {
     /// The one transition function.
     fn next(self, event: TrustEvent) -> Self {
         match (self, event) {
-            (_, TrustEvent::Silence) => Self::Doubted,
+            (_, TrustEvent::Silence) | (Self::Full, TrustEvent::Late) => Self::Doubted,
             (Self::Doubted, TrustEvent::Pong) => Self::Probation,
             (_, TrustEvent::Response) => Self::Full,
-            (other, TrustEvent::Pong) => other,
+            (other, TrustEvent::Pong | TrustEvent::Late) => other,
         }
     }
 }
@@ -48,6 +48,8 @@ impl Trust {
 pub(crate) enum TrustEvent {
     /// Too many requests timed out and nothing was heard meanwhile.
     Silence,
+    /// The answer to a PING takes long.
+    Late,
     /// It acknowledged a PING.
     Pong,
     /// A response arrived.
@@ -120,6 +122,11 @@ impl Vitals {
         silences >= suspect_after && self.advance(TrustEvent::Silence) == Trust::Doubted
     }
 
+    /// The answer to a PING takes long.
+    pub(crate) fn late(&self) {
+        self.advance(TrustEvent::Late);
+    }
+
     /// A PING was acknowledged.
     pub(crate) fn pong(&self) {
         if self.trust() != Trust::Full {
@@ -189,6 +196,16 @@ mod tests {
         assert_eq!(vitals.trust(), Trust::Probation);
         assert!(vitals.responded());
         assert_eq!(vitals.trust(), Trust::Full);
+    }
+
+    #[test]
+    fn a_late_answer_is_doubt_until_it_comes_and_changes_no_probation() {
+        let vitals = Vitals::default();
+        vitals.late();
+        assert_eq!(vitals.trust(), Trust::Doubted);
+        vitals.pong();
+        vitals.late();
+        assert_eq!(vitals.trust(), Trust::Probation, "it has one stream at a time already");
     }
 
     #[test]

@@ -135,40 +135,6 @@ async fn a_provider_that_acknowledges_no_pings_serves_all_the_same() {
     assert!(pool.status().learned.ignores_pings);
 }
 
-#[tokio::test]
-async fn a_connection_on_which_requests_time_out_unheard_is_doubted_and_evicted_by_ping() {
-    let a = client("CUSTOMER-0001-SBX");
-    let sim = provider(Behaviour::default(), &[&a]).await;
-    let config = PoolConfig { ping_timeout: Duration::from_millis(500), suspect_after: 1, ..config(1, 4) };
-    // The proof's limit is the least that a PING gets.
-    let timeouts = Timeouts { prove: Duration::from_millis(500), ..Timeouts::default() };
-    let pool = start(&sim, generation(1, &a), config, timeouts);
-    warm(&pool).await;
-    let (_, _, first, _) = exchange(&pool, get()).await.unwrap();
-    // From now on the running connection is a black hole; its keep-alive PING is 30 s away.
-    let hole =
-        Behaviour { pings: provider_sim::Pings::Ignore, stall: Stall::BeforeResponse, ..sim.behaviour() };
-    sim.set_behaviour(hole).unwrap();
-    let hurried = SendOptions {
-        timeouts: Timeouts { response_header: Duration::from_millis(1100), ..Timeouts::default() },
-        ..options()
-    };
-    let error = send(&pool, get(), &hurried).await.unwrap_err();
-    assert!(matches!(error.kind, SendErrorKind::ResponseTimeout { .. }), "{error}");
-    sim.set_behaviour(Behaviour {
-        stall: Stall::None,
-        pings: provider_sim::Pings::Answer,
-        ..sim.behaviour()
-    })
-    .unwrap();
-    eventually("the silent connection is gone or proved itself", || {
-        let status = pool.status();
-        status.connections.iter().all(|c| c.id.0 != first || c.ping_rtt.is_some()) && serving(&pool) >= 1
-    })
-    .await;
-    exchange(&pool, get()).await.expect("the pool recovered");
-}
-
 const SICK: provider_sim::Respond = provider_sim::Respond::Fixed { status: 503, body_bytes: 4 };
 
 /// As [`eventually`], for what takes some seconds by its nature.

@@ -1,6 +1,7 @@
 //! The rules of the pool, each as a test against a simulated provider on loopback: what must hold when things go
 //! wrong. One binary, one module per theme.
 
+mod deaf;
 mod dial;
 mod dns;
 mod frames;
