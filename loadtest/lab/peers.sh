@@ -91,10 +91,13 @@ start_haproxy() {
     local alpn=h2
     [ "$upstream" = h2 ] || alpn=http/1.1
     cat "$certificate" "$key" >"$work/haproxy.pem"
+    # It refuses to start if the limit of open files is below twice its connections and some.
+    local most=$((($(ulimit -n) - 100) / 2))
+    [ "$most" -le 8000 ] || most=8000
     cat >"$work/$name.cfg" <<-EOF
 	global
 	    nbthread 1
-	    maxconn 16000
+	    maxconn $most
 	defaults
 	    mode http
 	    timeout connect 5s

@@ -175,7 +175,7 @@ run_idle() {
 }
 
 # The provider goes away and comes back under load: from its first accepted connection until a request through the
-# subject is answered, and until the gateway says that its floor is there. Looked at every few milliseconds.
+# subject is answered, and until the gateway's floor serves again. Looked at every few milliseconds.
 run_comeback() {
     local round subject
     for ((round = 1; round <= $(rounds_of i); round++)); do
@@ -196,35 +196,35 @@ run_comeback() {
 }
 
 comeback_of() {
-    local subject=$1 round=$2 load back answers='' ready='' left=3000
+    local subject=$1 round=$2 load back answers='' floor='' left=3000
     flags_of i
     measure i "$subject" "$round" &
     load=$!
     sleep 1.5
     stop "$comeback_pid"
     sleep 1
+    case $subject in gateway*) [ "$(floor_met "$subject")" = 0 ] || did_not_run "$subject missed nothing while the provider was away" ;; *) floor=none ;; esac
     start_comeback
     until (exec 3<>"/dev/tcp/127.0.0.1/${provider_port[comeback]}") 2>/dev/null; do still_running comeback "$comeback_pid"; done
     back=${EPOCHREALTIME/[.,]/}
-    case $subject in gateway*) ;; *) ready=none ;; esac
-    while [ -z "$answers" ] || [ -z "$ready" ]; do
+    while [ -z "$answers" ] || [ -z "$floor" ]; do
         left=$((left - 1))
         [ "$left" -gt 0 ] || break
         [ -n "$answers" ] || [ "$(status_of "${http1_port[$subject]}" 2>/dev/null)" != 200 ] || answers=${EPOCHREALTIME/[.,]/}
-        [ -n "$ready" ] || [ "$(readyz "${admin_of[$subject]}" 2>/dev/null)" != 200 ] || ready=${EPOCHREALTIME/[.,]/}
+        [ -n "$floor" ] || [ "$(floor_met "$subject")" != 1 ] || floor=${EPOCHREALTIME/[.,]/}
     done
     wait "$load" || true
-    if [ -n "$answers" ]; then
-        figure i "$round" "$subject" ms_until_it_answers "$(((answers - back) / 1000))"
-    else
-        did_not_run "$subject never answered again"
-    fi
-    case $ready in
-    none) ;;
-    '') did_not_run "$subject was never ready again" ;;
-    *) figure i "$round" "$subject" ms_until_ready "$(((ready - back) / 1000))" ;;
-    esac
+    took "$subject" "$round" ms_until_it_answers "$back" "$answers"
+    [ "$floor" = none ] || took "$subject" "$round" ms_until_its_floor_serves "$back" "$floor"
 }
+
+# took SUBJECT ROUND NAME FROM TO: a figure of i, from two times in µs.
+took() {
+    if [ -n "$5" ]; then figure i "$2" "$1" "$3" "$((($5 - $4) / 1000))"; else did_not_run "$1 never came back ($3)"; fi
+}
+
+# floor_met SUBJECT: 1 while the connections that the gateway always keeps serve, else 0.
+floor_met() { scrape "${admin_of[$1]}" /metrics 2>/dev/null | awk '/^tsh_floor_met/ { print $2 + 0 }'; }
 
 run_scenario() {
     case $1 in

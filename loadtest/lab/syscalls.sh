@@ -51,7 +51,8 @@ load_with() {
 # end_watched STRACE_PID: asks the watched program itself, so that strace writes its counts at that program's end.
 end_watched() {
     local watched
-    read -r watched _ <"/proc/$1/task/$1/children" || return 1
+    # The kernel's list has no end of line, which `read` takes for a failure.
+    read -r watched _ <"/proc/$1/task/$1/children" || [ -n "$watched" ] || return 1
     kill -TERM "$watched"
     local left=100
     while kill -0 "$1" 2>/dev/null && [ "$left" -gt 0 ]; do
