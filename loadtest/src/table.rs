@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{error::Error, report::Report};
+use crate::{error::Error, report::Report, summary};
 
-/// Reads report files, and the `.json` files of folders in the order of their names.
+/// Reads report files, and the `.json` files of folders in the order of their names, without the laboratory's
+/// summary.
 ///
 /// # Errors
 /// [`Error::File`] for what cannot be read, [`Error::Report`] for what is no report.
@@ -27,7 +28,11 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Report>, Error> {
     Ok(reports)
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
+/// A file, or the `.json` files of a folder in the order of their names.
+///
+/// # Errors
+/// [`Error::File`].
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -35,6 +40,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(path).map_err(failed)?.collect::<io::Result<Vec<_>>>().map_err(failed)?;
     let mut files: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+    files.retain(|file| !file.ends_with(summary::FILE));
     files.sort();
     Ok(files)
 }
@@ -184,6 +190,8 @@ mod tests {
         fs::write(folder.path().join("gateway.log"), "not a report").unwrap();
         let reports = read(&[folder.path().to_owned()]).unwrap();
         assert_eq!(reports.iter().map(|r| r.setup.scenario.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        fs::write(folder.path().join(summary::FILE), "{}").unwrap();
+        assert_eq!(read(&[folder.path().to_owned()]).unwrap().len(), 2, "the summary is no report");
         let stranger = folder.path().join("3.json");
         fs::write(&stranger, "{}").unwrap();
         assert!(read(&[stranger]).unwrap_err().to_string().contains("--json"));
