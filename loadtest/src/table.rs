@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{error::Error, report::Report};
+use crate::{error::Error, html::Document, report::Report};
 
 /// Reads report files, and the `.json` files of folders in the order of their names.
 ///
@@ -19,15 +19,21 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Report>, Error> {
         for file in files(path)? {
             let failed = |source| Error::File { action: "read", path: file.clone(), source };
             let text = fs::read_to_string(&file).map_err(failed)?;
-            let report =
-                serde_json::from_str(&text).map_err(|source| Error::Report { path: file, source })?;
-            reports.push(report);
+            let document = Document::parse(&text).map_err(|source| Error::Report { path: file, source })?;
+            // A folder may hold figures and time series too: they are for `loadgen html`.
+            if let Document::Report(report) = document {
+                reports.push(*report);
+            }
         }
     }
     Ok(reports)
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The `.json` files of a folder in the order of their names, or the file itself.
+///
+/// # Errors
+/// [`Error::File`].
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
