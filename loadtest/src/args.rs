@@ -55,6 +55,53 @@ pub(crate) enum Command {
     Resumption(ResumptionArgs),
     /// End all connections at once under load, over a long way: how soon one serves, and with how many dials
     Redial(RedialArgs),
+    /// CPU time of the client's half of TLS handshakes: full and resumed, by kind of key and key exchange
+    Handshakes(HandshakesArgs),
+    /// Sample the gateway's metrics while something runs, for the report's time series
+    Watch(WatchArgs),
+    /// Write one HTML page with plots of all JSON reports in a folder
+    Html(HtmlArgs),
+}
+
+/// Flags of `loadgen handshakes`.
+#[derive(Debug, Args)]
+pub(crate) struct HandshakesArgs {
+    /// Handshakes of each kind in a round
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub count: u32,
+    /// Rounds; the figures are medians over them
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Write the figures as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Flags of `loadgen watch`.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The gateway's admin listener: http://host:port
+    #[arg(long, value_name = "URL")]
+    pub admin: String,
+    /// How long; an interrupt ends it early and writes what there is
+    #[arg(long = "for", value_name = "TIME", value_parser = units::duration, default_value = "10s")]
+    pub lasts: Duration,
+    /// Between two samples
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "200ms")]
+    pub every: Duration,
+    /// File to write; `loadgen html` finds those named timeseries-NAME.json
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Flags of `loadgen html`.
+#[derive(Debug, Args)]
+pub(crate) struct HtmlArgs {
+    /// Folder of JSON reports; report.html is written into it
+    pub folder: PathBuf,
+    /// The subject whose rivals are the peers; names that continue it with a dash are its variants
+    #[arg(long, value_name = "NAME", default_value = "gateway")]
+    pub ours: String,
 }
 
 /// Flags of `loadgen resumption`.
@@ -80,6 +127,9 @@ pub(crate) struct RedialArgs {
     /// How often in each way
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub times: u32,
+    /// What the machine may add to each time: timers, other work on its cores
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "20ms")]
+    pub slack: Duration,
     /// How long the provider is away, where it goes away
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "500ms")]
     pub away: Duration,

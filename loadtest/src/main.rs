@@ -10,6 +10,8 @@ mod coalesce;
 mod error;
 mod grpc;
 mod h2c;
+mod handshakes;
+mod html;
 mod http1;
 mod idle;
 mod lab;
@@ -25,12 +27,14 @@ mod report;
 mod resumption;
 mod run;
 mod schedule;
+mod scrape;
 mod source;
 mod storm;
 mod summary;
 mod table;
 mod units;
 mod upload;
+mod watch;
 mod worker;
 
 use std::{
@@ -44,7 +48,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     args::{
-        Cli, Command, IdleArgs, RedialArgs, RelayArgs, ResumptionArgs, RunArgs, StormArgs, SummaryArgs,
+        Cli, Command, HandshakesArgs, IdleArgs, RedialArgs, RelayArgs, ResumptionArgs, RunArgs, StormArgs, SummaryArgs,
         TableArgs,
     },
     error::Error,
@@ -69,6 +73,9 @@ fn main() -> ExitCode {
         (Some(Command::Storm(args)), _) => storm(args, &mut out),
         (Some(Command::Resumption(args)), _) => resumption(args, &mut out),
         (Some(Command::Redial(args)), _) => redial(args, &mut out),
+        (Some(Command::Handshakes(args)), _) => handshakes(args, &mut out),
+        (Some(Command::Watch(args)), _) => watch::run(args, &mut out).map(|()| ExitCode::SUCCESS),
+        (Some(Command::Html(args)), _) => html::run(args, &mut out).map(|()| ExitCode::SUCCESS),
         (None, Some(args)) => measure(args, &mut out),
         (None, None) => Err(Error::Usage("give --target http://host:port/path; --help has examples".into())),
     };
@@ -139,6 +146,15 @@ fn resumption(args: &ResumptionArgs, out: &mut dyn Write) -> Result<ExitCode, Er
 
 fn redial(args: &RedialArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let report = redial::run(args)?;
+    if let Some(file) = &args.json {
+        write_json(&report, file, out)?;
+    }
+    report.write_text(out).map_err(not_written)?;
+    Ok(code(report.is_good()))
+}
+
+fn handshakes(args: &HandshakesArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let report = handshakes::run(args)?;
     if let Some(file) = &args.json {
         write_json(&report, file, out)?;
     }

@@ -65,3 +65,15 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 }
+
+/// A bar over `length` steps of a command that counts no requests, with words beside it; hidden unless standard
+/// error is a terminal.
+pub(crate) fn steps(length: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    // As above: a constant.
+    let style =
+        ProgressStyle::with_template("{elapsed_precise} [{bar:32}] {msg}").expect("constant template");
+    ProgressBar::new(length).with_style(style.progress_chars("=> "))
+}

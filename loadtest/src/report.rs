@@ -70,6 +70,7 @@ pub(crate) struct Report {
     /// The generator itself: it shares the machine with what it measures.
     pub generator: Usage,
     /// `[µs, requests]`: every bucket of the latency histogram that is not empty.
+    #[serde(default)]
     pub histogram: Vec<(u64, u64)>,
 }
 

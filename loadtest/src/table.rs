@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{error::Error, report::Report, summary};
+use crate::{error::Error, html::Document, report::Report, summary};
 
 /// Reads report files, and the `.json` files of folders in the order of their names, without the laboratory's
 /// summary.
@@ -21,9 +21,11 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Report>, Error> {
         for file in files(path)?.into_iter().filter(|file| !file.ends_with(summary::FILE)) {
             let failed = |source| Error::File { action: "read", path: file.clone(), source };
             let text = fs::read_to_string(&file).map_err(failed)?;
-            let report =
-                serde_json::from_str(&text).map_err(|source| Error::Report { path: file, source })?;
-            reports.push(report);
+            let document = Document::parse(&text).map_err(|source| Error::Report { path: file, source })?;
+            // A folder may hold figures and time series too: they are for `loadgen html`.
+            if let Document::Report(report) = document {
+                reports.push(*report);
+            }
         }
     }
     Ok(reports)

@@ -140,6 +140,8 @@ enum Rank {
     Sound,
     /// Beyond its budget: a GOAWAY is likely, but that costs a replay only.
     Spent,
+    /// Of a generation that is no longer in use.
+    Superseded,
     /// It may have lost touch with the provider: a request on it may be lost in doubt.
     Doubted,
     /// The one that failed this request before.
@@ -152,6 +154,7 @@ impl Rank {
             Preference::Replay { avoid } if link.id() == avoid => Self::Failed,
             Preference::BornAfter(moment) if link.dialled().1 <= moment => Self::Failed,
             _ if link.vitals().trust() == Trust::Doubted => Self::Doubted,
+            _ if link.is_superseded() => Self::Superseded,
             _ if link.is_spent() => Self::Spent,
             _ => Self::Sound,
         }
@@ -195,7 +198,7 @@ const LOOK_FOR_YOUNG: Duration = Duration::from_millis(5);
 
 /// How many streams more a connection of the caller's own worker may carry before another worker's is preferred:
 /// a hop between workers costs two wake-ups, about what a handful of streams adds in waiting.
-const FOREIGN_WORKER_COST: u64 = 8;
+pub(super) const FOREIGN_WORKER_COST: u64 = 8;
 
 /// The right to one stream on one proven connection. Dropping it gives the stream back.
 #[must_use = "a lease that is dropped at once gives the stream back"]

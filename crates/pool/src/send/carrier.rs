@@ -283,7 +283,7 @@ impl Carrier<'_> {
             tracing::warn!(environment = %self.context.key.environment, connection = %link.id(),
                 "requests time out and nothing is heard: the connection is under suspicion");
             link.wake_driver();
-            self.context.hub.supervisor.notify_one();
+            self.context.hub.note_silence();
         }
     }
 
@@ -346,6 +346,7 @@ impl Carrier<'_> {
         let http1::Answered { response, progress, taken, lease } = answered;
         let moved = progress.moved();
         self.note_times(began, moved.ended.then_some(moved.at));
+        self.context.hub.note_answer();
         self.journey.body_bytes = taken;
         self.journey.phase = Phase::ResponseBody;
         response.map(|body| ResponseBody::http11(body, lease, progress, self.body_limits()))
@@ -362,6 +363,7 @@ impl Carrier<'_> {
         }
         self.journey.body_bytes = upload.taken();
         self.note_times(began, sent_at);
+        self.context.hub.note_answer();
         self.journey.phase = Phase::ResponseBody;
         // The response began before the body ended: the rest goes on beside it, as long as anybody reads.
         let rest = unfinished.map(|stream| {
