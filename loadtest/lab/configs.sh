@@ -50,6 +50,7 @@ write_envoy_config() {
 	            private_key: { filename: $key }
 	          validation_context:
 	            trusted_ca: { filename: $ca }
+	            trust_chain_verification: $chain
 	            match_typed_subject_alt_names:
 	            - { san_type: DNS, matcher: { exact: localhost } }
 	EOF

@@ -13,6 +13,7 @@ subjects_of() {
     case $1 in
     a | b) [ "$with_floor" = no ] || subjects+=(floor) ;;
     d) subjects=(gateway) ;;
+    j) subjects=() ;;
     g) [ "$provider" = sim ] || subjects+=(direct) ;;
     k) subjects=(gateway-1-worker gateway-2-workers) ;;
     esac
@@ -75,11 +76,11 @@ did_not_run() {
     broken=yes
 }
 
-# figure SCENARIO ROUND SUBJECT NAME VALUE: something that no report holds.
+# figure SCENARIO ROUND SUBJECT NAME VALUE [UNIT]: something that no report holds.
 figure() {
-    printf '{"scenario":"%s","subject":"%s","name":"%s","value":%s}\n' "$1" "$3" "$4" "$5" \
-        >"$out/figures/$1-$2-$3-$4.json"
-    say "   $3: $4 $5"
+    printf '{"scenario":"%s","subject":"%s","name":"%s","value":%s,"unit":"%s"}\n' "$1" "$3" "$4" "$5" "${6:-}" \
+        >"$out/figures/$1-$2-$3-${4// /-}.json"
+    say "   $3: $4 $5 ${6:-}"
 }
 
 # step WHAT: a line of progress with the time that is left, by the time that the steps so far took.
@@ -97,6 +98,7 @@ count_steps() {
     for scenario in ${scenarios//,/ }; do
         subjects_of "$scenario"
         steps=$((steps + ${#subjects[@]} * $(rounds_of "$scenario")))
+        [ "$scenario" != j ] || steps=$((steps + 1))
         [ "$scenario" != h ] || steps=$((steps + ${#subjects[@]} * $(rounds_of h)))
         case $scenario in a | b | c) [ "$with_syscalls" = no ] || steps=$((steps + ${#subjects[@]})) ;; esac
     done
@@ -214,17 +216,23 @@ comeback_of() {
         [ -n "$floor" ] || [ "$(floor_met "$subject")" != 1 ] || floor=${EPOCHREALTIME/[.,]/}
     done
     wait "$load" || true
-    took "$subject" "$round" ms_until_it_answers "$back" "$answers"
-    [ "$floor" = none ] || took "$subject" "$round" ms_until_its_floor_serves "$back" "$floor"
+    took "$subject" "$round" "until it answers" "$back" "$answers"
+    [ "$floor" = none ] || took "$subject" "$round" "until its floor serves" "$back" "$floor"
 }
 
 # took SUBJECT ROUND NAME FROM TO: a figure of i, from two times in µs.
 took() {
-    if [ -n "$5" ]; then figure i "$2" "$1" "$3" "$((($5 - $4) / 1000))"; else did_not_run "$1 never came back ($3)"; fi
+    if [ -n "$5" ]; then figure i "$2" "$1" "$3" "$((($5 - $4) / 1000))" ms; else did_not_run "$1 never came back ($3)"; fi
 }
 
 # floor_met SUBJECT: 1 while the connections that the gateway always keeps serve, else 0.
 floor_met() { scrape "${admin_of[$1]}" /metrics 2>/dev/null | awk '/^tsh_floor_met/ { print $2 + 0 }'; }
+
+# Full and resumed handshakes in one process: nobody's provider, no subject.
+run_handshakes() {
+    step "j, handshakes per CPU second"
+    "$loadgen" handshakes --rounds "$rounds" --json "$out/j.json" | tee -a "$out/reports.txt" >&2 || did_not_run "j: a bound was broken"
+}
 
 run_scenario() {
     case $1 in
@@ -234,6 +242,7 @@ run_scenario() {
     f) run_idle ;;
     h) run_long_way ;;
     i) run_comeback ;;
+    j) run_handshakes ;;
     esac
     case $1 in a | b | c) [ "$with_syscalls" = no ] || count_system_calls "$1" ;; esac
 }

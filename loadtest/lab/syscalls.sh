@@ -15,7 +15,7 @@ count_system_calls() {
             say "   $subject cannot be watched"
             continue
         }
-        figure "$scenario" 1 "$subject" syscalls_per_request \
+        figure "$scenario" 1 "$subject" "system calls per request" \
             "$(awk -v i="$idle" -v l="$loaded" -v n="$counted_requests" 'BEGIN { printf "%.3f", (l - i) / n }')"
     done
 }
@@ -25,7 +25,8 @@ calls_of() {
     local scenario=$1 subject=$2 requests=$3 counts=$work/strace.$2.$3
     (
         started_pids=()
-        trap stop_all EXIT
+        # strace lets go of what it watches when it is ended itself.
+        trap 'end_watched "$last_pid"; stop_all' EXIT
         under=("$strace" -f -c -S calls -o "$counts")
         start_subject "$subject" steady h2 >&2 || exit 1
         if [ "$requests" -gt 0 ]; then
@@ -33,7 +34,6 @@ calls_of() {
             load_with "$requests"
             "$loadgen" --target "http://127.0.0.1:$(port_for "$subject")/load" --quiet "${flags[@]}" >/dev/null
         fi
-        end_watched "$last_pid"
     ) || return 1
     awk '$NF == "total" { print $(NF == 5 ? 3 : 4); found = 1; exit } END { exit !found }' "$counts"
 }
@@ -52,7 +52,7 @@ load_with() {
 end_watched() {
     local watched
     # The kernel's list has no end of line, which `read` takes for a failure.
-    read -r watched _ <"/proc/$1/task/$1/children" || [ -n "$watched" ] || return 1
+    read -r watched _ 2>/dev/null <"/proc/$1/task/$1/children" || [ -n "${watched:-}" ] || return 0
     kill -TERM "$watched"
     local left=100
     while kill -0 "$1" 2>/dev/null && [ "$left" -gt 0 ]; do

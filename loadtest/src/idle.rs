@@ -38,8 +38,10 @@ pub(crate) struct Idle {
     pub scenario: String,
     /// Name of the program under test.
     pub subject: String,
-    /// Always `pss_bytes_per_idle_caller`.
+    /// Always `Pss per idle caller`.
     pub name: &'static str,
+    /// Always `B`.
+    pub unit: &'static str,
     /// `Pss` with all callers less that with none, per caller, bytes.
     pub value: f64,
     /// `[callers, Pss in bytes]`: none, each quarter on the way, all after the rest.
@@ -78,7 +80,8 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Idle, Error> {
     Ok(Idle {
         scenario: args.scenario.clone(),
         subject: args.subject.clone(),
-        name: "pss_bytes_per_idle_caller",
+        name: "Pss per idle caller",
+        unit: "B",
         value: slope(&points),
         points,
     })

@@ -30,6 +30,8 @@ pub(crate) struct Summary {
     format: u32,
     scenarios: Vec<Scenario>,
     comparisons: Vec<Comparison>,
+    /// Medians of all figures, once more as a list for `loadgen html`.
+    figures: Vec<Figure>,
 }
 
 /// One scenario.
@@ -85,12 +87,17 @@ struct Comparison {
 }
 
 /// A figure as scripts and commands leave it.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Figure {
     scenario: String,
     subject: String,
     name: String,
     value: f64,
+    #[serde(default)]
+    unit: String,
+    /// Spread over the rounds; none in the files.
+    #[serde(default)]
+    note: String,
 }
 
 impl Summary {
@@ -130,7 +137,7 @@ impl Summary {
             scenarios.push(Scenario { scenario: group[0].0.to_owned(), best_peer: best, subjects });
         }
         let comparisons = comparisons(&scenarios);
-        Self { format: FORMAT, scenarios, comparisons }
+        Self { format: FORMAT, figures: medians(&scenarios, figures), scenarios, comparisons }
     }
 
     /// Writes it for people.
@@ -208,6 +215,27 @@ fn subject(name: &str, runs: &[&Report], scenario: &str, figures: &[Figure]) -> 
         lost: runs.iter().map(|run| run.ledger.lost_total() + run.warmup.lost_total()).sum(),
         figures: by_name.into_iter().filter_map(|(name, of)| Some((name, Spread::of(of)?))).collect(),
     }
+}
+
+/// One figure per scenario, subject and name.
+fn medians(scenarios: &[Scenario], figures: &[Figure]) -> Vec<Figure> {
+    let mut medians = Vec::new();
+    for scenario in scenarios {
+        for subject in &scenario.subjects {
+            for (name, spread) in &subject.figures {
+                let is_it = |f: &&Figure| {
+                    (&f.scenario, &f.subject, &f.name) == (&scenario.scenario, &subject.subject, name)
+                };
+                let Some(first) = figures.iter().find(is_it) else { continue };
+                let note = match figures.iter().filter(is_it).count() {
+                    1 => String::new(),
+                    rounds => format!("{rounds} rounds, {:.1}..{:.1}", spread.min, spread.max),
+                };
+                medians.push(Figure { value: spread.median, note, ..first.clone() });
+            }
+        }
+    }
+    medians
 }
 
 fn ratio(ours: &[&Report], theirs: &[&Report]) -> Option<Spread> {
@@ -308,21 +336,18 @@ mod tests {
         let json = serde_json::to_string(&report("a", "gateway", 1.0)).unwrap();
         fs::write(folder.path().join("a-1-gateway.json"), json).unwrap();
         for (file, scenario, name, value) in
-            [("1", "a", "syscalls_per_request", 4.25), ("2", "f", "pss_bytes_per_idle_caller", 12_000.0)]
+            [("1", "a", "system calls per request", 4.25), ("2", "f", "Pss per idle caller", 12_000.0)]
         {
             let figure = serde_json::json!({
-                "scenario": scenario, "subject": "gateway", "name": name, "value": value, "points": [],
+                "scenario": scenario, "subject": "gateway", "name": name, "value": value, "unit": "B", "points": [],
             });
             fs::write(folder.path().join(FIGURES).join(format!("{file}.json")), figure.to_string()).unwrap();
         }
         let summary = Summary::of(folder.path()).unwrap();
         let text = text(&summary);
         assert!(text.contains("4.25"), "{text}");
-        assert!(text.contains("f  gateway: pss_bytes_per_idle_caller 12000"), "{text}");
+        assert!(text.contains("f  gateway: Pss per idle caller 12000 B"), "{text}");
         let json = serde_json::to_value(&summary).unwrap();
-        assert_eq!(
-            json["scenarios"][1]["subjects"][0]["figures"]["pss_bytes_per_idle_caller"]["median"],
-            12_000.0
-        );
+        assert_eq!(json["scenarios"][1]["subjects"][0]["figures"]["Pss per idle caller"]["median"], 12_000.0);
     }
 }

@@ -17,7 +17,8 @@ use crate::{error::Error, html::Document, report::Report, summary};
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Report>, Error> {
     let mut reports = Vec::new();
     for path in paths {
-        for file in files(path)? {
+        // `lab.json` is about the reports, and none itself.
+        for file in files(path)?.into_iter().filter(|file| !file.ends_with(summary::FILE)) {
             let failed = |source| Error::File { action: "read", path: file.clone(), source };
             let text = fs::read_to_string(&file).map_err(failed)?;
             let document = Document::parse(&text).map_err(|source| Error::Report { path: file, source })?;
@@ -42,7 +43,6 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(path).map_err(failed)?.collect::<io::Result<Vec<_>>>().map_err(failed)?;
     let mut files: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
-    files.retain(|file| !file.ends_with(summary::FILE));
     files.sort();
     Ok(files)
 }

@@ -2,7 +2,7 @@
 //!
 //! One thread, callers of HTTP/1.1 and of cleartext HTTP/2 on one port, one provider with a client certificate.
 //! Everything that is not named here is Pingora's default. Usage:
-//! `lab-pingora LISTEN PROVIDER CA_PEM CERTIFICATE_PEM KEY_PEM h2|http1`
+//! `lab-pingora LISTEN PROVIDER CA_PEM CERTIFICATE_PEM KEY_PEM h2|http1`; `-` as CA_PEM trusts anybody.
 
 use std::{error::Error, fs, sync::Arc};
 
@@ -49,7 +49,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         X509::stack_from_pem(&fs::read(certificate)?)?,
         PKey::private_key_from_pem(&fs::read(key)?)?,
     )));
-    peer.options.ca = Some(Arc::new(X509::stack_from_pem(&fs::read(ca)?)?.into_boxed_slice()));
+    if ca == "-" {
+        peer.options.verify_cert = false;
+        peer.options.verify_hostname = false;
+    } else {
+        peer.options.ca = Some(Arc::new(X509::stack_from_pem(&fs::read(ca)?)?.into_boxed_slice()));
+    }
     peer.options.alpn = if protocol == "h2" { ALPN::H2 } else { ALPN::H1 };
     peer.options.max_h2_streams = STREAMS_PER_CONNECTION;
 

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::{Spread, Subject, Summary};
+use super::{Figure, Subject, Summary};
 
 /// The figure that has a column of its own.
-const SYSCALLS: &str = "syscalls_per_request";
+const SYSCALLS: &str = "system calls per request";
 
 const HEAD: [&str; 14] = [
     "scenario",
@@ -40,14 +40,10 @@ pub(super) fn write(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         write_aligned(&lines, out)?;
         writeln!(out, "* best peer: the least CPU per request among the peers that lost nothing")?;
     }
-    for scenario in &summary.scenarios {
-        for subject in &scenario.subjects {
-            for (name, value) in &subject.figures {
-                if name != SYSCALLS || subject.runs == 0 {
-                    writeln!(out, "{}  {}: {name} {}", scenario.scenario, subject.subject, spread(value))?;
-                }
-            }
-        }
+    for figure in summary.figures.iter().filter(|figure| figure.name != SYSCALLS) {
+        let Figure { scenario, subject, name, value, unit, note } = figure;
+        let note = if note.is_empty() { String::new() } else { format!(" ({note})") };
+        writeln!(out, "{scenario}  {subject}: {name} {value:.0} {unit}{note}")?;
     }
     for comparison in &summary.comparisons {
         writeln!(out, "CPU per request {}: {:.2}", comparison.what, comparison.ratio)?;
@@ -76,15 +72,6 @@ fn cells(scenario: &str, subject: &Subject, mark: &str) -> [String; HEAD.len()] 
         or_dash(subject.figures.get(SYSCALLS).map(|calls| format!("{:.2}", calls.median))),
         subject.lost.to_string(),
     ]
-}
-
-fn spread(value: &Spread) -> String {
-    // Of one round there is no spread to show.
-    if value.max > value.min {
-        format!("{:.0} ({:.0}..{:.0})", value.median, value.min, value.max)
-    } else {
-        format!("{:.0}", value.median)
-    }
 }
 
 fn write_aligned(lines: &[[String; HEAD.len()]], out: &mut dyn Write) -> io::Result<()> {
