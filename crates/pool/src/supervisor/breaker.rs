@@ -258,6 +258,11 @@ impl Breaker {
         open || self.silence.count() > 0
     }
 
+    /// When time changes what it allows.
+    pub(crate) fn ticks_at(&self) -> Option<Instant> {
+        self.dials.ticks_at().into_iter().chain(self.requests.ticks_at()).min()
+    }
+
     /// When dials go on, while none is made.
     pub(crate) fn dials_resume_at(&self) -> Option<Instant> {
         self.dials.until()
@@ -454,7 +459,7 @@ mod tests {
             Some(BreakerState::Open),
             "a failed trial"
         );
-        b.now = b.breaker.until().expect("a pause");
+        b.now = b.breaker.ticks_at().expect("a pause");
         assert_eq!(b.breaker.tick(b.now), Some(BreakerState::HalfOpen));
         assert_eq!(b.on(Signal::Answered), Some(BreakerState::Closed));
         assert_eq!(b.breaker.passage(), Passage::All);

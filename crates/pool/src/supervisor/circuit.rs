@@ -88,6 +88,14 @@ impl Circuit {
         }
     }
 
+    /// When [`Self::tick`] changes anything.
+    pub(super) fn ticks_at(&self) -> Option<Instant> {
+        match self {
+            Self::Open { ends: Ends::At(at), .. } => Some(*at),
+            Self::Open { .. } | Self::Closed | Self::HalfOpen { .. } => None,
+        }
+    }
+
     /// The state's word.
     pub(super) fn word(&self) -> BreakerState {
         match self {

@@ -136,7 +136,7 @@ impl Supervisor {
     pub(crate) async fn run(mut self) {
         loop {
             let plan = self.look();
-            let wake_at = plan.wake_at;
+            let wake_at = plan.wake_at.into_iter().chain(self.breaker.ticks_at()).min();
             if !plan.retire.is_empty() && !self.context.hub.is_stopping() {
                 // Who takes over is known to requests before anybody goes: none finds a set of the retired only.
                 self.publish();
