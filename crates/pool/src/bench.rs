@@ -40,7 +40,11 @@ impl Leases {
         connections: usize,
         streams: u32,
     ) -> Self {
-        let hub = Hub::new(generation.clone(), &PoolConfig { queue_capacity: 0, ..PoolConfig::default() });
+        let hub = Hub::new(
+            generation.clone(),
+            &PoolConfig { queue_capacity: 0, ..PoolConfig::default() },
+            connections,
+        );
         let links = (0..connections)
             .map(|worker| {
                 let link = Link::new(birth(&generation, worker, facts.clone()), None);
@@ -80,7 +84,7 @@ pub async fn pool_over<S>(spec: PoolSpec, streams: Vec<(S, HandshakeFacts)>) -> 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let hub = Hub::new(spec.generation.clone(), &spec.config);
+    let hub = Hub::new(spec.generation.clone(), &spec.config, spec.workers.len());
     let records = Records::new(&spec.key.environment, spec.obituaries);
     let context = Arc::new(Context {
         key: spec.key,

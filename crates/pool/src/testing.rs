@@ -55,6 +55,11 @@ pub(crate) fn generation() -> Arc<Generation> {
 
 /// A connection that has shaken hands, without a transport: proving.
 pub(crate) fn link(generation: u64, capacity: u32) -> Arc<Link> {
+    link_on(0, generation, capacity)
+}
+
+/// The same on this worker.
+pub(crate) fn link_on(worker: usize, generation: u64, capacity: u32) -> Arc<Link> {
     let now = Instant::now();
     let facts = HandshakeFacts {
         version: TlsVersion::Tls13,
@@ -71,7 +76,7 @@ pub(crate) fn link(generation: u64, capacity: u32) -> Arc<Link> {
         id: next_id(),
         protocol: Protocol::H2,
         generation,
-        worker: 0,
+        worker,
         address: std::net::SocketAddr::from(([127, 0, 0, 1], 443)),
         born: now,
         retire_at: now + Duration::from_secs(3600),

@@ -40,6 +40,16 @@ impl Hub {
         self.ignores_pings.swap(ignores, Ordering::Relaxed)
     }
 
+    /// Whether a new HTTP/1.1 connection that is asked for the application's health is lost by it.
+    pub(crate) fn questions_cost(&self) -> bool {
+        self.questions_cost.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether one was; returns what was known before.
+    pub(crate) fn set_questions_cost(&self, cost: bool) -> bool {
+        self.questions_cost.swap(cost, Ordering::Relaxed)
+    }
+
     /// Why requests are refused although connections serve, if they are.
     pub(crate) fn withheld(&self) -> Option<SendErrorKind> {
         // The common case costs one load.
