@@ -76,6 +76,9 @@ pub(crate) struct RedialArgs {
     /// How often in each way
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub times: u32,
+    /// What the machine may add to each time: timers, other work on its cores
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "20ms")]
+    pub slack: Duration,
     /// How long the provider is away, where it goes away
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "500ms")]
     pub away: Duration,

@@ -24,6 +24,7 @@ mod report;
 mod resumption;
 mod run;
 mod schedule;
+mod scrape;
 mod source;
 mod storm;
 mod table;

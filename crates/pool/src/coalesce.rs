@@ -6,20 +6,26 @@
 //! Owns the gathered bytes and nothing else; reads pass straight through.
 
 use std::{
+    cell::RefCell,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Writes are passed on at the latest when this many bytes are gathered: four full TLS records.
 const GATHER_LIMIT: usize = 64 * 1024;
-/// A buffer that grew beyond this is given back once it is empty, so that a burst does not pin memory.
-const KEEP_CAPACITY: usize = 16 * 1024;
+/// Largest buffer that a thread keeps for its next connection: a full turn, and the write that went beyond it.
+const KEEP_CAPACITY: usize = 2 * GATHER_LIMIT;
+
+thread_local! {
+    /// The buffer that the last connection of this thread emptied. Connections gather and write within one turn, so one
+    /// serves them all: none keeps any memory while it rests, none lets a buffer grow anew in each turn.
+    static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The half that the HTTP/2 connection owns.
 #[derive(Debug)]
@@ -32,7 +38,7 @@ pub struct Drain<S>(Arc<Mutex<Inner<S>>>);
 #[derive(Debug)]
 struct Inner<S> {
     stream: S,
-    gathered: BytesMut,
+    gathered: Gathered,
     /// Something was written that may still wait inside the transport (TLS keeps records the socket had no room for).
     unflushed: bool,
     /// A write found no room, and none has been made since.
@@ -42,11 +48,53 @@ struct Inner<S> {
     deaf: bool,
 }
 
+/// Bytes on their way out, in a buffer that goes back to the thread when it is empty.
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    /// So many of them were written.
+    written: usize,
+}
+
+impl Gathered {
+    fn left(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.left().is_empty()
+    }
+
+    fn add(&mut self, data: &[u8]) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = SPARE.take();
+        }
+        self.bytes.extend_from_slice(data);
+    }
+
+    fn note_written(&mut self, bytes: usize) {
+        self.written += bytes;
+        if self.is_empty() {
+            self.rest();
+        }
+    }
+
+    /// Lets go of everything; the buffer is the thread's.
+    fn rest(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        self.written = 0;
+        bytes.clear();
+        if bytes.capacity() <= KEEP_CAPACITY {
+            SPARE.replace(bytes);
+        }
+    }
+}
+
 /// Splits a stream into the half for the connection and the half for its driver.
 pub fn coalesce<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (Coalesced<S>, Drain<S>) {
     let inner = Arc::new(Mutex::new(Inner {
         stream,
-        gathered: BytesMut::new(),
+        gathered: Gathered::default(),
         unflushed: false,
         blocked: false,
         deaf: false,
@@ -59,20 +107,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drain<S> {
     /// A failed write makes the stream deaf; the read side tells how it ended.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.lock().poll_drain(cx)
-    }
-
-    /// It keeps a buffer that a burst made grow.
-    #[must_use]
-    pub fn is_swollen(&self) -> bool {
-        self.0.lock().gathered.capacity() > KEEP_CAPACITY
-    }
-
-    /// Nothing is to be written for a while: gives a buffer back that a burst made grow.
-    pub fn rest(&self) {
-        let inner = &mut *self.0.lock();
-        if inner.gathered.is_empty() && inner.gathered.capacity() > KEEP_CAPACITY {
-            inner.gathered = BytesMut::new();
-        }
     }
 
     /// The last write found no room: whoever writes may have kept something.
@@ -105,38 +139,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
             return Poll::Ready(());
         }
         self.unflushed = true;
-        let burst = self.gathered.len() > KEEP_CAPACITY;
         while !self.gathered.is_empty() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.gathered)) {
-                Ok(n) if n > 0 => self.gathered.advance(n),
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, self.gathered.left())) {
+                Ok(n) if n > 0 => self.gathered.note_written(n),
                 _ => self.go_deaf(),
             }
-        }
-        // What was written still counts as taken until it is reclaimed; nothing is moved by that, for it is empty.
-        let _ = self.gathered.try_reclaim(KEEP_CAPACITY + 1);
-        // Under load the room is needed again in the next turn; after it, the next small write gives it back.
-        if !burst && self.gathered.capacity() > KEEP_CAPACITY {
-            self.gathered = BytesMut::new();
         }
         Poll::Ready(())
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let room =
-            if self.gathered.len() >= GATHER_LIMIT { self.poll_write_out(cx) } else { Poll::Ready(()) };
+        let room = if self.gathered.left().len() >= GATHER_LIMIT {
+            self.poll_write_out(cx)
+        } else {
+            Poll::Ready(())
+        };
         self.blocked = room.is_pending();
         room
     }
 
     fn gather(&mut self, data: &[u8]) {
         if !self.deaf {
-            self.gathered.extend_from_slice(data);
+            self.gathered.add(data);
         }
     }
 
     fn go_deaf(&mut self) {
         self.deaf = true;
-        self.gathered = BytesMut::new();
+        self.gathered.rest();
     }
 }
 
@@ -211,19 +241,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rest_gives_back_what_a_burst_made_grow_but_loses_no_byte() {
-        let (near, mut far) = duplex(256 * 1024);
-        let (mut stream, drain) = coalesce(near);
-        stream.write_all(&[7; 40 * 1024]).await.unwrap();
-        assert!(drain.is_swollen());
-        drain.rest();
-        std::future::poll_fn(|cx| drain.poll_drain(cx)).await;
-        assert!(drain.is_swollen(), "the room may be needed in the next turn");
-        drain.rest();
-        assert!(!drain.is_swollen());
+    async fn connections_of_a_thread_share_one_buffer_and_keep_none_at_rest() {
+        let (first, mut far_first) = duplex(256 * 1024);
+        let (second, mut far_second) = duplex(256 * 1024);
+        let ((mut first, drain_first), (mut second, drain_second)) = (coalesce(first), coalesce(second));
+        let buffer = |drain: &Drain<_>| drain.0.lock().gathered.bytes.as_ptr();
+        first.write_all(&[7; 40 * 1024]).await.unwrap();
+        let grown = buffer(&drain_first);
+        // Both have something to write at once: the second has to make its own.
+        second.write_all(&[8; 1024]).await.unwrap();
+        std::future::poll_fn(|cx| drain_second.poll_drain(cx)).await;
+        std::future::poll_fn(|cx| drain_first.poll_drain(cx)).await;
+        for drain in [&drain_first, &drain_second] {
+            assert_eq!(drain.0.lock().gathered.bytes.capacity(), 0);
+        }
+        second.write_all(&[8; 1024]).await.unwrap();
+        assert_eq!(buffer(&drain_second), grown, "the buffer that was emptied last is used again");
+        std::future::poll_fn(|cx| drain_second.poll_drain(cx)).await;
         let mut all = vec![0; 40 * 1024];
-        far.read_exact(&mut all).await.unwrap();
+        far_first.read_exact(&mut all).await.unwrap();
         assert!(all.iter().all(|byte| *byte == 7));
+        far_second.read_exact(&mut all[..2048]).await.unwrap();
+        assert!(all[..2048].iter().all(|byte| *byte == 8));
     }
 
     #[tokio::test]
@@ -237,12 +276,13 @@ mod tests {
         });
         for _ in 0..64 {
             stream.write_all(&[7; 8 * 1024]).await.unwrap();
-            assert!(drain.0.lock().gathered.len() <= GATHER_LIMIT + 8 * 1024);
+            assert!(drain.0.lock().gathered.left().len() <= GATHER_LIMIT + 8 * 1024);
         }
         std::future::poll_fn(|cx| drain.poll_drain(cx)).await;
         stream.write_all(&[7]).await.unwrap();
         stream.shutdown().await.unwrap();
-        assert!(drain.0.lock().gathered.capacity() <= KEEP_CAPACITY);
+        assert_eq!(drain.0.lock().gathered.bytes.capacity(), 0);
+        assert!(SPARE.with_borrow(|spare| spare.is_empty() && spare.capacity() <= KEEP_CAPACITY));
         assert_eq!(reader.await.unwrap(), 64 * 8 * 1024 + 1);
     }
 

@@ -98,13 +98,23 @@ pub(super) fn to_provider(headers: &mut HeaderMap, found: Survey, client: Client
     }
     headers.remove(header::HOST);
     if found.correlation
-        && let Some(id) = headers.get(CORRELATION_ID)
+        && let Some(id) = headers.get_mut(CORRELATION_ID)
     {
-        return id.clone();
+        let told = id.clone();
+        keep_out_of_tables(id);
+        return told;
     }
     let id = new_correlation_id();
-    headers.insert(CORRELATION_ID, id.clone());
+    let mut sent = id.clone();
+    keep_out_of_tables(&mut sent);
+    headers.insert(CORRELATION_ID, sent);
     id
+}
+
+/// A value that never comes again only drives others out of the compression tables of both sides (RFC 7541 §7.1.3:
+/// a literal that is never indexed).
+pub(super) fn keep_out_of_tables(value: &mut HeaderValue) {
+    value.set_sensitive(true);
 }
 
 /// Makes a provider's header fit for the caller: no hop-by-hop fields, and none that only we may set.

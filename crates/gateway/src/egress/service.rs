@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::{config::Route, outcome::ErrorCode};
 
 /// Carries one request of a caller.
-pub(super) async fn handle<B>(caller: Arc<Caller>, request: Request<B>) -> Response<ReplyBody>
+pub(super) async fn handle<B>(caller: Arc<Caller>, mut request: Request<B>) -> Response<ReplyBody>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -34,9 +34,13 @@ where
         Exchange::begin(caller.clone(), request.method().clone(), request.uri().path_and_query().cloned());
     let core = &caller.core;
     let has_body = !request.body().is_end_stream();
-    let carried = match prepare(core, request, &mut exchange) {
-        Ok(prepared) => carry(prepared, &mut exchange).await,
-        Err(failure) => Err(failure),
+    let carried = match prepare(core, &mut request, &mut exchange) {
+        Ok(prepared) => carry(prepared, request, &mut exchange).await,
+        Err(failure) => {
+            // Let go before the reply: what is left of its body decides how the connection ends.
+            drop(request);
+            Err(failure)
+        }
     };
     let mut reply = match carried {
         Ok(response) => deliver(response, exchange),
@@ -55,29 +59,28 @@ where
     reply
 }
 
-/// A request that may be sent.
-struct Prepared<'a, B> {
+/// Where and how a request may be sent.
+struct Prepared<'a> {
     upstream: &'a Upstream,
-    request: Request<B>,
     options: SendOptions,
 }
 
 /// Routes a request and makes it fit for the provider.
 fn prepare<'a, B>(
     core: &'a Core,
-    request: Request<B>,
+    request: &mut Request<B>,
     exchange: &mut Exchange,
-) -> Result<Prepared<'a, B>, Failure> {
+) -> Result<Prepared<'a>, Failure> {
     let found = headers::survey(request.headers());
     exchange.correlation_id = request.headers().get(CORRELATION_ID).cloned();
     if found.content == Content::Grpc && !exchange.caller().is_http1() {
         exchange.form = Form::Grpc;
     }
     check_size(core, &found)?;
-    check_form(&request, found.upgrade)?;
+    check_form(request, found.upgrade)?;
     check_declared_length(core, request.headers())?;
 
-    let Some(index) = route::find(&core.routes, Asked::of(&request)) else {
+    let Some(index) = route::find(&core.routes, Asked::of(request)) else {
         let detail = format!("no route matches {} {}", request.method(), request.uri().path());
         return Err(Failure::early(ErrorCode::NoRoute, detail));
     };
@@ -88,7 +91,6 @@ fn prepare<'a, B>(
     let configured = core.deadline_header.as_ref();
     let deadline = Deadline::of(request.headers(), &found, configured)?;
 
-    let mut request = request;
     let stripped = stripped(route, request.uri().path());
     let target = match request.uri().path_and_query() {
         Some(path) => path::target(&upstream.authority, &upstream.base_path, stripped, path),
@@ -107,14 +109,14 @@ fn prepare<'a, B>(
     *request.uri_mut() = target;
     exchange.correlation_id = Some(headers::to_provider(request.headers_mut(), found, core.client_headers));
     let mut timeouts = route.timeouts;
-    deadline.apply(&mut timeouts, &mut request, exchange.started, configured);
+    deadline.apply(&mut timeouts, request, exchange.started, configured);
     let options = SendOptions {
         timeouts,
         retry: route.retry,
         max_body_bytes: core.limits.max_body_bytes.unwrap_or(u64::MAX),
         caller: exchange.caller().share.queue,
     };
-    Ok(Prepared { upstream, request, options })
+    Ok(Prepared { upstream, options })
 }
 
 /// A header larger than configured.
@@ -182,14 +184,15 @@ fn stripped(route: &Route, path: &str) -> usize {
 }
 
 async fn carry<B>(
-    prepared: Prepared<'_, B>,
+    prepared: Prepared<'_>,
+    request: Request<B>,
     exchange: &mut Exchange,
 ) -> Result<Response<pool::ResponseBody>, Failure>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let Prepared { upstream, request, options } = prepared;
+    let Prepared { upstream, options } = prepared;
     let pool =
         upstream.pool.as_ref().map_err(|refusal| Failure::early(refusal.code, refusal.message.clone()))?;
     let phase = exchange.caller().is_http1().then(|| exchange.caller().phase.clone());
@@ -229,7 +232,9 @@ fn deliver(response: Response<pool::ResponseBody>, mut exchange: Exchange) -> Re
     if let Some(id) = &exchange.correlation_id
         && !parts.headers.contains_key(CORRELATION_ID)
     {
-        parts.headers.insert(CORRELATION_ID, id.clone());
+        let mut id = id.clone();
+        headers::keep_out_of_tables(&mut id);
+        parts.headers.insert(CORRELATION_ID, id);
     }
     // hyper writes its own version; the provider's says nothing about this hop.
     parts.version = if exchange.caller().is_http1() { Version::HTTP_11 } else { Version::HTTP_2 };

@@ -5,17 +5,16 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    net::SocketAddr,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 
 use super::{
+    json_line::{JsonLine, name},
     line_writer::Sink,
     metrics::Catalog,
     record::{Entry, Text},
@@ -97,112 +96,122 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
-/// Turns the monotonic time of records into wall time. Taken anew now and then, so that it follows corrections.
-#[derive(Clone, Copy, Debug)]
+/// Turns the monotonic time of records into the text of wall time. Set anew now and then, so that it follows
+/// corrections.
+#[derive(Clone, Debug)]
 pub(crate) struct WallTime {
     instant: Instant,
-    wall: SystemTime,
+    /// Microseconds since 1970.
+    wall_us: i128,
+    /// The second whose text is kept: records of one second share all but its fraction.
+    second: i128,
+    text: String,
 }
 
 impl WallTime {
     pub(crate) fn now() -> Self {
-        Self { instant: Instant::now(), wall: SystemTime::now() }
+        Self::at(Instant::now(), OffsetDateTime::now_utc())
     }
 
-    fn at(&self, instant: Instant) -> OffsetDateTime {
-        let wall = match instant.checked_duration_since(self.instant) {
-            Some(after) => self.wall.checked_add(after),
-            None => self.wall.checked_sub(self.instant.duration_since(instant)),
-        };
-        wall.unwrap_or(self.wall).into()
+    fn at(instant: Instant, wall: OffsetDateTime) -> Self {
+        Self { instant, wall_us: wall.unix_timestamp_nanos() / 1_000, second: i128::MIN, text: String::new() }
+    }
+
+    /// RFC 3339 in UTC with microseconds.
+    fn text(&mut self, at: Instant) -> &str {
+        let since = at.saturating_duration_since(self.instant).as_micros();
+        let before = self.instant.saturating_duration_since(at).as_micros();
+        // A duration in microseconds is far below what the type holds.
+        let at_us = self.wall_us + since as i128 - before as i128;
+        let second = at_us.div_euclid(1_000_000);
+        if second != self.second {
+            self.second = second;
+            self.text = second_text(second);
+        }
+        // Behind the seconds: six digits and the zone.
+        self.text.truncate(SECOND_LENGTH);
+        let fraction = at_us.rem_euclid(1_000_000) as u32;
+        let mut digits = *b".000000Z";
+        let mut rest = fraction;
+        for digit in digits[1..7].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        self.text.extend(digits.map(char::from));
+        &self.text
     }
 }
 
-/// A line; the order of fields is the order in the file.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: Timestamp,
-    level: &'static str,
-    correlation_id: LossyText<'a>,
-    protocol: &'static str,
-    peer: Option<SocketAddr>,
-    caller: &'a str,
-    method: LossyText<'a>,
-    path: LossyText<'a>,
-    #[serde(skip_serializing_if = "is_false")]
-    path_cut: bool,
-    route: &'a str,
-    environment: &'a str,
-    status: u16,
-    outcome: &'static str,
-    ended: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    blame: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_safe: Option<&'static str>,
-    connection: Option<u64>,
-    generation: u64,
-    reused: bool,
-    resumed: bool,
-    attempts: u8,
-    waited_for_dial: bool,
-    queue_us: u64,
-    connect_us: u64,
-    send_us: u64,
-    ttfb_us: u64,
-    total_us: u64,
-    bytes_in: u64,
-    bytes_out: u64,
+/// Length of `2026-11-23T21:00:00`.
+const SECOND_LENGTH: usize = 19;
+
+fn second_text(second: i128) -> String {
+    let at = i64::try_from(second).ok().and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok());
+    let mut text = at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
+    // A clock beyond the year 9999 has no such form.
+    if text.len() < SECOND_LENGTH {
+        text = "1970-01-01T00:00:00".to_owned();
+    }
+    text.truncate(SECOND_LENGTH);
+    text
 }
 
-/// Appends the line of one record, newline included.
+/// Appends the line of one record, newline included. The order of fields is the order in the file.
 pub(crate) fn write_line(
     out: &mut Vec<u8>,
-    wall: &WallTime,
+    wall: &mut WallTime,
     catalog: &Catalog,
     entry: &Entry,
     text: Text<'_>,
 ) {
     let row = entry.code.map(|code| code.row());
-    let journey = &entry.journey;
-    let line = Line {
-        time: Timestamp(wall.at(entry.started)),
-        level: row.map_or("info", |row| level_word(row.level)),
-        correlation_id: LossyText(text.correlation_id),
-        protocol: entry.protocol.as_str(),
-        peer: entry.peer,
-        caller: catalog.caller(entry.caller),
-        method: LossyText(text.method),
-        path: LossyText(text.path),
-        path_cut: entry.path_cut,
-        route: catalog.route(entry.route),
-        environment: catalog.environment(entry.environment),
-        status: entry.status,
-        outcome: row.map_or("ok", |row| row.code),
-        ended: entry.ended.as_str(),
-        blame: row.map(|row| row.blame.as_str()),
-        retry_safe: entry.retry_safe.map(|safe| safe.as_str()),
-        connection: journey.connection.map(|id| id.0),
-        generation: journey.generation,
-        reused: journey.reused,
-        resumed: journey.resumed,
-        attempts: journey.attempts,
-        waited_for_dial: journey.waited_for_dial,
-        queue_us: micros(journey.queue),
-        connect_us: micros(journey.connect),
-        send_us: micros(journey.send),
-        ttfb_us: micros(journey.ttfb),
-        total_us: micros(entry.total),
-        bytes_in: entry.bytes_in,
-        bytes_out: entry.bytes_out,
+    let mut line = JsonLine::begin(out);
+    line.word(name!("time"), wall.text(entry.started))
+        .word(name!("level"), row.map_or("info", |row| level_word(row.level)))
+        .text(name!("correlation_id"), text.correlation_id)
+        .word(name!("protocol"), entry.protocol.as_str());
+    match entry.peer {
+        Some(peer) => line.address(name!("peer"), peer),
+        None => line.null(name!("peer")),
     };
-    let begin = out.len();
-    // Writing to memory and serialising numbers and strings cannot fail; should it, no half line stays.
-    if serde_json::to_writer(&mut *out, &line).is_err() {
-        out.truncate(begin);
-        return;
+    line.text(name!("caller"), catalog.caller(entry.caller).as_bytes())
+        .text(name!("method"), text.method)
+        .text(name!("path"), text.path);
+    if entry.path_cut {
+        line.flag(name!("path_cut"), true);
     }
-    out.push(b'\n');
+    line.text(name!("route"), catalog.route(entry.route).as_bytes())
+        .text(name!("environment"), catalog.environment(entry.environment).as_bytes())
+        .number(name!("status"), entry.status.into())
+        .word(name!("outcome"), row.map_or("ok", |row| row.code))
+        .word(name!("ended"), entry.ended.as_str());
+    if let Some(row) = row {
+        line.word(name!("blame"), row.blame.as_str());
+    }
+    if let Some(safe) = entry.retry_safe {
+        line.word(name!("retry_safe"), safe.as_str());
+    }
+    write_journey(&mut line, entry);
+    line.number(name!("bytes_in"), entry.bytes_in).number(name!("bytes_out"), entry.bytes_out);
+    line.end();
+}
+
+fn write_journey(line: &mut JsonLine<'_>, entry: &Entry) {
+    let journey = &entry.journey;
+    match journey.connection {
+        Some(id) => line.number(name!("connection"), id.0),
+        None => line.null(name!("connection")),
+    };
+    line.number(name!("generation"), journey.generation)
+        .flag(name!("reused"), journey.reused)
+        .flag(name!("resumed"), journey.resumed)
+        .number(name!("attempts"), journey.attempts.into())
+        .flag(name!("waited_for_dial"), journey.waited_for_dial)
+        .number(name!("queue_us"), micros(journey.queue))
+        .number(name!("connect_us"), micros(journey.connect))
+        .number(name!("send_us"), micros(journey.send))
+        .number(name!("ttfb_us"), micros(journey.ttfb))
+        .number(name!("total_us"), micros(entry.total));
 }
 
 /// Whole microseconds; ends at 584,000 years.
@@ -217,36 +226,6 @@ fn level_word(level: tracing::Level) -> &'static str {
         tracing::Level::INFO => "info",
         tracing::Level::DEBUG => "debug",
         tracing::Level::TRACE => "trace",
-    }
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-/// Bytes of a header or path as JSON text; what is not UTF-8 becomes U+FFFD.
-struct LossyText<'a>(&'a [u8]);
-
-impl Serialize for LossyText<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&String::from_utf8_lossy(self.0))
-    }
-}
-
-/// Wall time in UTC, to the microsecond.
-struct Timestamp(OffsetDateTime);
-
-impl Serialize for Timestamp {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // 9999-12-31T23:59:59.999999Z
-        let mut text = [0u8; 32];
-        let mut rest = &mut text[..];
-        let micros = self.0.nanosecond() / 1_000 * 1_000;
-        let at = self.0.replace_nanosecond(micros).unwrap_or(self.0);
-        at.format_into(&mut rest, &Rfc3339).map_err(serde::ser::Error::custom)?;
-        let unused = rest.len();
-        let length = text.len() - unused;
-        serializer.serialize_str(&String::from_utf8_lossy(&text[..length]))
     }
 }
 

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod access_log;
+mod json_line;
 pub mod line_writer;
 pub mod log;
 pub mod metrics;

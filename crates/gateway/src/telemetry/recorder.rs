@@ -53,7 +53,7 @@ const SHORT_NAP: Duration = Duration::from_millis(20);
 /// Time between wake-ups at rest, reached by doubling: an idle gateway should hardly wake.
 const LONG_NAP: Duration = Duration::from_millis(320);
 
-/// Time between moving samples into buckets.
+/// Time between looks at the wall clock.
 const UPKEEP: Duration = Duration::from_secs(1);
 
 /// A block of lines is handed to the writer from this size on.
@@ -255,7 +255,6 @@ impl Core {
             let found = self.drain();
             if upkeep.elapsed() >= UPKEEP {
                 upkeep = Instant::now();
-                self.metrics.run_upkeep();
                 self.drain.lock().wall = WallTime::now();
             }
             if stopping {
@@ -274,7 +273,7 @@ impl Core {
         for shard in &self.shards {
             std::mem::swap(&mut *shard.lock(), &mut drain.spare);
             found |= !drain.spare.is_empty();
-            self.process(&drain.spare, &drain.wall, drain.log.as_mut());
+            self.process(&drain.spare, &mut drain.wall, drain.log.as_mut());
             drain.spare.clear();
         }
         if let Some(log) = &mut drain.log {
@@ -283,7 +282,7 @@ impl Core {
         found
     }
 
-    fn process(&self, batch: &Batch, wall: &WallTime, mut log: Option<&mut Log>) {
+    fn process(&self, batch: &Batch, wall: &mut WallTime, mut log: Option<&mut Log>) {
         let requests = self.metrics.requests();
         for (entry, text) in batch.iter() {
             requests.count(&Series {

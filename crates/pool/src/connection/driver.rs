@@ -42,6 +42,22 @@ pub(crate) struct Ended {
     pub(crate) detail: String,
 }
 
+/// SETTINGS that h2 has not been told of.
+struct Withheld {
+    streams: u32,
+    /// When h2 is told whatever stands in the way.
+    limit: Pin<Box<Sleep>>,
+}
+
+/// How the transport came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    /// As TLS wants it.
+    InOrder,
+    /// Cut short, or reset.
+    Broken,
+}
+
 /// Drives one connection until it ends. Dropping it closes the transport at once.
 pub(crate) struct Driver<S> {
     connection: h2::client::Connection<Wire<S>, Bytes>,
@@ -54,8 +70,8 @@ pub(crate) struct Driver<S> {
     settings_acks: u32,
     /// Frames that the passport knows of; see [`super::wire::Glance`].
     frames: u32,
-    /// A lowered number of streams that h2 has not been told of, and since when it cannot be.
-    withheld: Option<(u32, Instant)>,
+    /// A lowered number of streams that h2 has not been told of.
+    withheld: Option<Withheld>,
     /// Requests given to it when last looked at, and since when it has carried nothing.
     carried: u64,
     active_at: Instant,
@@ -177,44 +193,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.retire(CauseOfDeath::ClosedByProvider);
             cx.waker().wake_by_ref();
         }
-        self.shrink();
         Poll::Pending
-    }
-
-    /// A burst leaves nothing behind: what it made grow is given back when its last stream has ended.
-    fn shrink(&self) {
-        if !self.wire.is_swollen() {
-            return;
-        }
-        // Announced before looking: a lease that ends in between wakes this driver.
-        self.link.wake_driver_when_idle();
-        if self.link.in_flight() == 0 {
-            self.wire.rest();
-        }
     }
 
     /// Polls h2; where the provider lowered its number of streams, h2 writes what was opened before it reads that.
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        let polled = Pin::new(&mut self.connection).poll(cx);
-        let Some(theirs) = self.wire.withheld_limit().filter(|_| polled.is_pending()) else {
-            return polled;
-        };
-        let (_, since) = *self.withheld.insert((theirs, self.withheld.map_or_else(Instant::now, |w| w.1)));
-        self.set_capacity(theirs);
-        if !self.link.opening().is_quiet() {
-            // Another worker is between its look at the limit and h2: a matter of nanoseconds.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        loop {
+            let polled = Pin::new(&mut self.connection).poll(cx);
+            // Asked after each poll: what comes behind released SETTINGS may lower the number again.
+            let Some(theirs) = self.wire.withheld_limit().filter(|_| polled.is_pending()) else {
+                return polled;
+            };
+            self.withhold(theirs);
+            if !self.link.opening().is_quiet() {
+                // Another worker is between its look at the limit and h2: a matter of nanoseconds.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
+                return Poll::Ready(ended);
+            }
+            if self.wire.is_blocked() && !self.is_withheld_too_long(cx) {
+                return Poll::Pending;
+            }
+            self.withheld = None;
+            self.wire.release();
         }
-        if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
-            return Poll::Ready(ended);
+    }
+
+    fn withhold(&mut self, streams: u32) {
+        match &mut self.withheld {
+            Some(withheld) => withheld.streams = streams,
+            none => *none = Some(Withheld { streams, limit: Box::pin(tokio::time::sleep(WITHHELD)) }),
         }
-        if self.wire.is_blocked() && since.elapsed() < WITHHELD {
-            return Poll::Pending;
-        }
-        self.withheld = None;
-        self.wire.release();
-        Pin::new(&mut self.connection).poll(cx)
+        self.set_capacity(streams);
+    }
+
+    /// Whether the limit is over; if not, the driver is woken then.
+    fn is_withheld_too_long(&mut self, cx: &mut Context<'_>) -> bool {
+        self.withheld.as_mut().is_none_or(|withheld| withheld.limit.as_mut().poll(cx).is_ready())
     }
 
     fn note_inbound(&mut self, now: Instant) {
@@ -231,11 +248,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.note_frames();
         }
         if glance.empty_data >= EMPTY_DATA && self.link.state() == State::Serving {
-            self.retire(CauseOfDeath::EmptyFrames);
+            self.note_empty_data(glance.empty_data);
         }
         if glance.goaways != self.goaways {
             self.goaways = glance.goaways;
             self.note_goaway();
+        }
+    }
+
+    /// Its successor is sent for in time; it goes without one only when it would end under everybody.
+    fn note_empty_data(&self, frames: u32) {
+        if frames >= EMPTY_DATA_LAST {
+            self.retire(CauseOfDeath::EmptyFrames);
+        } else if !self.link.vitals().is_worn() {
+            self.link.vitals().wear_out();
+            self.hub.supervisor.notify_one();
         }
     }
 
@@ -250,13 +277,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn note_goaway(&mut self) {
         self.hub.counters.goaways.fetch_add(1, Ordering::Relaxed);
         let goaway = self.wire.seen().goaway.unwrap_or_default();
-        self.bid_farewell(Some(goaway));
+        self.bid_farewell(Some(goaway), Closing::InOrder);
         self.observer.goaway(self.link.id(), goaway.error_code);
         self.retire(CauseOfDeath::Goaway);
     }
 
     /// Keeps how the connection stood when its end was announced.
-    fn bid_farewell(&self, goaway: Option<GoAway>) {
+    fn bid_farewell(&self, goaway: Option<GoAway>, how: Closing) {
         let now = Instant::now();
         let (in_flight, carried) = (self.link.in_flight(), self.link.requests());
         // Streams of a client are odd: the n-th has the number 2n − 1 (RFC 9113 §5.1.1).
@@ -274,6 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 .then(|| now.saturating_duration_since(self.active_at))
                 .filter(|idle| *idle >= IDLE),
             routine: goaway.is_none_or(|g| g.error_code == NO_ERROR),
+            orderly: goaway.is_some() || how == Closing::InOrder,
             calm: goaway.is_some_and(|g| g.error_code == ENHANCE_YOUR_CALM),
         });
     }
@@ -288,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Our own cap or the provider's SETTINGS, whichever is smaller, read again after every frame.
     fn note_capacity(&self) {
         let theirs = u32::try_from(self.connection.max_concurrent_send_streams()).unwrap_or(u32::MAX);
-        let withheld = self.withheld.map_or(u32::MAX, |(streams, _)| streams);
+        let withheld = self.withheld.as_ref().map_or(u32::MAX, |withheld| withheld.streams);
         self.set_capacity(theirs.min(withheld));
     }
 
@@ -340,6 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn end(&self, result: Result<(), h2::Error>) -> Ended {
         // Once more: the words of a GOAWAY may have come after its beginning.
         self.note_frames();
+        let how = if result.is_ok() { Closing::InOrder } else { Closing::Broken };
         let (by_itself, detail) = match result {
             Ok(()) => (CauseOfDeath::ClosedByProvider, "closed".to_owned()),
             Err(e) if e.is_go_away() && e.is_remote() => (CauseOfDeath::Goaway, e.to_string()),
@@ -348,7 +377,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let cause = self.link.cause().unwrap_or(by_itself);
         if cause == CauseOfDeath::ClosedByProvider {
-            self.bid_farewell(None);
+            self.bid_farewell(None, how);
         }
         self.link.ended(cause);
         Ended { cause, fault: self.wire.fault(), detail }
@@ -362,11 +391,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 }
 
 /// Longest time that SETTINGS are kept back while the transport takes no writes: a provider that reads only once we
-/// do must not be waited for. Looked at whenever the driver runs, at the latest for the next PING.
+/// do must not be waited for.
 const WITHHELD: Duration = Duration::from_secs(1);
 /// h2 bears a hundred empty DATA frames in the life of a connection and ends it with the next, under everybody: at half
 /// of that its successor is sent for.
 const EMPTY_DATA: u32 = 50;
+/// At so many it takes no more requests, whether its successor serves or not.
+const EMPTY_DATA_LAST: u32 = 90;
 /// A connection that carried nothing for less than this was busy: its last response may have just left.
 const IDLE: Duration = Duration::from_secs(1);
 /// Error codes of GOAWAY (RFC 9113 §7).

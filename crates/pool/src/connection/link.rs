@@ -84,8 +84,8 @@ pub(crate) struct Link {
     resets: Mutex<ResetBudget>,
     /// It puts a learned limit to the test, one stream at a time.
     probing: AtomicBool,
-    /// The driver wants to know when the last stream ends.
-    wanted_idle: AtomicBool,
+    /// Another generation is in use: it carries new streams only while that one has none free.
+    superseded: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
     driver: AtomicWaker,
 }
@@ -109,7 +109,7 @@ impl Link {
             readings: Readings::default(),
             resets: Mutex::default(),
             probing: AtomicBool::new(false),
-            wanted_idle: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
         })
@@ -234,6 +234,16 @@ impl Link {
         self.permits.is_spent()
     }
 
+    /// Says whether its generation is the active one.
+    pub(crate) fn note_active(&self, generation: u64) {
+        self.superseded.store(self.birth.generation != generation, Ordering::Relaxed);
+    }
+
+    /// Whether another generation than its own is in use.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed)
+    }
+
     /// Its vital signs.
     pub(crate) fn vitals(&self) -> &Vitals {
         &self.vitals
@@ -331,18 +341,10 @@ impl Link {
             return;
         }
         self.fell_idle(self.birth.born.elapsed());
-        let last_of_retired = !self.permits.view().is_open();
-        if last_of_retired {
+        if !self.permits.view().is_open() {
             self.forbid();
-        }
-        if last_of_retired || self.wanted_idle.swap(false, Ordering::SeqCst) {
             self.driver.wake();
         }
-    }
-
-    /// The driver is woken when the last stream ends.
-    pub(crate) fn wake_driver_when_idle(&self) {
-        self.wanted_idle.store(true, Ordering::SeqCst);
     }
 
     /// How long each phase of its dial took.

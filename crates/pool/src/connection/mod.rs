@@ -13,6 +13,8 @@ mod proof;
 mod state;
 mod sync;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod vitals;
 mod wire;
 

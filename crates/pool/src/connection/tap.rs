@@ -102,6 +102,8 @@ enum Kind {
     GoAway,
     /// What follows that.
     DebugData,
+    /// The length of the padding of a DATA frame that ends nothing.
+    Padding,
     #[default]
     Other,
 }
@@ -116,6 +118,8 @@ const PING: u8 = 0x6;
 const GOAWAY: u8 = 0x7;
 /// Flag of SETTINGS and PING.
 const ACK: u8 = 0x1;
+/// Flag of DATA: the first byte of the payload is the length of the padding at its end (RFC 9113 §6.1).
+const PADDED: u8 = 0x8;
 const SETTINGS_ENTRY: usize = 6;
 /// Bytes of debug data kept.
 const DEBUG_DATA: usize = 32;
@@ -161,6 +165,8 @@ impl FrameTap {
         self.kind = match kind {
             SETTINGS if !is_ack => Kind::Settings,
             GOAWAY => Kind::GoAway,
+            // The flag has the same place as END_STREAM.
+            DATA if flags & PADDED != 0 && !is_ack => Kind::Padding,
             _ => Kind::Other,
         };
         let counter = match (kind, is_ack) {
@@ -169,7 +175,7 @@ impl FrameTap {
             (PING, true) => Some(&mut self.seen.pongs),
             (PING, false) => Some(&mut self.seen.pings),
             // The flag has the same place as END_STREAM.
-            (DATA, false) if self.remaining == 0 => Some(&mut self.seen.empty_data),
+            (DATA, false) if self.remaining == 0 && flags & PADDED == 0 => Some(&mut self.seen.empty_data),
             _ => None,
         };
         if let Some(counter) = counter {
@@ -183,6 +189,7 @@ impl FrameTap {
     fn keep(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let unit = match self.kind {
+                Kind::Padding => return self.note_padding(bytes[0]),
                 Kind::Settings => SETTINGS_ENTRY,
                 Kind::GoAway => KEPT,
                 Kind::DebugData => return self.keep_debug_data(bytes),
@@ -197,6 +204,14 @@ impl FrameTap {
                 self.note();
             }
         }
+    }
+
+    /// All of the frame's payload but this byte is padding: nothing of it is left, and h2 counts that as empty.
+    fn note_padding(&mut self, padding: u8) {
+        if self.remaining == 1 + usize::from(padding) {
+            self.seen.empty_data = self.seen.empty_data.saturating_add(1);
+        }
+        self.kind = Kind::Other;
     }
 
     fn note(&mut self) {
@@ -324,6 +339,30 @@ mod tests {
         let seen = follow(&[goaway(0x7fff_ffff, 0, b"soon"), goaway(41, 0, b"")].concat());
         let last = seen.goaway.unwrap();
         assert_eq!((seen.goaways, last.last_stream_id, last.debug_data()), (2, 41, &b""[..]));
+    }
+
+    #[test]
+    fn data_frames_of_nothing_but_padding_are_empty_unless_they_end_the_stream() {
+        const END_STREAM: u8 = 0x1;
+        let padded = |padding: u8, content: &[u8]| {
+            let zeros = vec![0; usize::from(padding)];
+            [&[padding][..], content, &zeros].concat()
+        };
+        let frames = [
+            frame(DATA, 0, b""),
+            frame(DATA, PADDED, &padded(0, b"")),
+            frame(DATA, PADDED, &padded(9, b"")),
+            frame(DATA, END_STREAM, b""),
+            frame(DATA, PADDED | END_STREAM, &padded(9, b"")),
+            frame(DATA, PADDED, &padded(9, b"x")),
+            frame(DATA, 0, b"x"),
+        ];
+        let bytes = frames.concat();
+        for step in [1, 2, 7, bytes.len()] {
+            let mut tap = FrameTap::default();
+            bytes.chunks(step).for_each(|piece| tap.follow(piece));
+            assert_eq!(tap.seen().empty_data, 3, "pieces of {step}");
+        }
     }
 
     #[test]

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::health::HealthFault;
 
 /// How far a connection is trusted with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub(crate) struct Farewell {
     pub(crate) idle: Option<Duration>,
     /// The provider gave no error: it ends connections as a matter of routine.
     pub(crate) routine: bool,
+    /// It announced the end, or closed as TLS wants it: nothing broke.
+    pub(crate) orderly: bool,
     /// It found our PINGs too many (ENHANCE_YOUR_CALM).
     pub(crate) calm: bool,
 }
@@ -77,6 +82,9 @@ pub(crate) struct Vitals {
     silences: AtomicU8,
     farewell: OnceLock<Farewell>,
     sampled: AtomicBool,
+    worn: AtomicBool,
+    /// How the application failed the health request of the proof.
+    unwell: Mutex<Option<HealthFault>>,
 }
 
 impl Vitals {
@@ -130,6 +138,16 @@ impl Vitals {
         true
     }
 
+    /// What it may bear of its provider's habits is nearly used up: it goes as soon as its successor serves.
+    pub(crate) fn wear_out(&self) {
+        self.worn.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is to go for that.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.worn.load(Ordering::Relaxed)
+    }
+
     /// Keeps how it stood when its end was announced; later announcements change nothing.
     pub(crate) fn bid_farewell(&self, farewell: Farewell) {
         let _ = self.farewell.set(farewell);
@@ -137,6 +155,16 @@ impl Vitals {
 
     pub(crate) fn farewell(&self) -> Option<Farewell> {
         self.farewell.get().copied()
+    }
+
+    /// The connection is proven, but the application failed the health request that went with it.
+    pub(crate) fn note_unwell(&self, fault: HealthFault) {
+        *self.unwell.lock() = Some(fault);
+    }
+
+    /// That failure, for the first one who asks.
+    pub(crate) fn take_unwell(&self) -> Option<HealthFault> {
+        self.unwell.lock().take()
     }
 
     /// The farewell, for the first one who asks.
@@ -189,7 +217,15 @@ mod tests {
         let vitals = Vitals::default();
         assert!(vitals.sample_once().is_none());
         let at = Instant::now();
-        let farewell = Farewell { at, requests: 200, uncertain: 0, idle: None, routine: true, calm: false };
+        let farewell = Farewell {
+            at,
+            requests: 200,
+            uncertain: 0,
+            idle: None,
+            routine: true,
+            orderly: true,
+            calm: false,
+        };
         vitals.bid_farewell(farewell);
         assert_eq!(vitals.sample_once().map(|f| f.requests), Some(200));
         assert!(vitals.sample_once().is_none());

@@ -92,16 +92,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireHandle<S> {
         self.drain.poll_drain(cx)
     }
 
-    /// A burst made the write buffer grow; [`Self::rest`] gives it back.
-    pub(crate) fn is_swollen(&self) -> bool {
-        self.drain.is_swollen()
-    }
-
-    /// Nothing runs on the connection: gives back what a burst made grow.
-    pub(crate) fn rest(&self) {
-        self.drain.rest();
-    }
-
     /// The transport refused a write.
     pub(crate) fn is_deaf(&self) -> bool {
         self.drain.is_deaf()

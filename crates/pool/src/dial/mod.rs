@@ -174,8 +174,8 @@ pub(crate) async fn dial(
     });
     match shaken {
         Ok((transport, facts)) => {
+            // No success yet: some addresses shake hands and then serve nobody.
             progress.phases.tls = Some(began.elapsed());
-            context.directory.note_success(address);
             Ok(Dialled { transport, facts, address, generation: generation.serial() })
         }
         Err(e) => {

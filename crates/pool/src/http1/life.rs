@@ -254,6 +254,7 @@ impl Drive {
                 idle: idle.filter(|idle| *idle >= AT_ONCE),
                 // An end in the middle of an exchange follows no rule.
                 routine: idle.is_some() && !matches!(&end, Err(e) if e.is_parse()),
+                orderly: end.is_ok(),
                 calm: false,
             });
         }

@@ -13,21 +13,21 @@ mod waiting;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tls_core::Generation;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
+use self::{known::Gate, set::Register, waiting::Desk};
 pub(crate) use self::{
     known::Known,
     outage::Outage,
     pick::{Preference, StreamLease},
-    waiting::{Turned, Wanted},
+    waiting::{Patience, Turned, Wanted},
 };
-use self::{set::Register, waiting::Desk};
 use crate::{
     config::PoolConfig,
     connection::{Link, Waiters},
@@ -51,16 +51,21 @@ pub(crate) struct Hub {
     last_failure: ArcSwapOption<Outage>,
     /// Connections that speak HTTP/1.1, if there are any.
     http1: Http1Pool,
-    /// New connections use this one; the only one that may carry new streams.
+    /// New connections use this one, and new streams prefer them. Connections of another one carry new streams only
+    /// while none of this has a stream free, until these can carry the load, or not at all; see `least_generation`.
     pub(crate) generation: ArcSwap<Generation>,
+    /// Its serial number once it was switched; [`set::FIRST`] before.
+    switched_to: AtomicU64,
     /// Connections of generations below this one may carry nothing: something they believed was withdrawn.
     least_generation: AtomicU64,
     growth_wanted: AtomicBool,
     stopping: AtomicBool,
     /// Told when another set of connections was published.
     published: Notify,
-    /// The breaker withholds requests: the provider's application is unhealthy.
-    withheld: AtomicBool,
+    /// Places for requests that wait for a young connection.
+    young_places: Semaphore,
+    /// Which requests the breaker lets through.
+    gate: Gate,
     ping_interval_ms: AtomicU64,
     ignores_pings: AtomicBool,
     /// Asking for the application's health costs an HTTP/1.1 connection: it is not answered there, or closes it.
@@ -68,7 +73,6 @@ pub(crate) struct Hub {
     /// What the supervisor knows, for status.
     pub(crate) known: ArcSwap<Known>,
     pub(crate) supervisor: Notify,
-    pub(crate) replay_bytes: AtomicUsize,
     pub(crate) counters: Counters,
 }
 
@@ -135,17 +139,18 @@ impl Hub {
             last_failure: ArcSwapOption::empty(),
             http1: Http1Pool::new(workers),
             generation: ArcSwap::new(generation),
+            switched_to: AtomicU64::new(set::FIRST),
             least_generation: AtomicU64::new(0),
             growth_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             published: Notify::new(),
-            withheld: AtomicBool::new(false),
+            young_places: Semaphore::new(config.queue_capacity as usize),
+            gate: Gate::default(),
             ping_interval_ms: AtomicU64::new(u64::MAX),
             ignores_pings: AtomicBool::new(false),
             questions_cost: AtomicBool::new(false),
             known: ArcSwap::default(),
             supervisor: Notify::new(),
-            replay_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
         })
     }
@@ -182,7 +187,7 @@ impl Hub {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.set.store(Arc::default());
-        self.turn_away(&Turned::Failed(SendErrorKind::Stopping));
+        self.turn_everybody_away(&Turned::Failed(SendErrorKind::Stopping));
         self.supervisor.notify_one();
     }
 }

@@ -3,7 +3,10 @@
 //! Owns the hot path, [`Hub::try_lease`]: one snapshot load, one pass over at most a few connections, one
 //! compare-and-swap on the chosen one. Nothing that requests share is written but the chosen connection.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -47,18 +50,28 @@ impl Hub {
         self.pick(preference)
     }
 
-    /// A stream on a connection that came to serve after `moment`; waits for one to come.
+    /// A stream on a connection that came to serve after `moment`; waits until `until` for one to come or to have
+    /// room. `None` when none did, or when as many wait for one already as the queue holds.
+    ///
+    /// Passes by the queue: a request comes here for its last attempt, after it had its turn.
     ///
     /// # Cancel safety
     /// Waits only.
-    pub(crate) async fn lease_born_after(&self, moment: Instant) -> StreamLease {
+    pub(crate) async fn lease_born_after(&self, moment: Instant, until: Instant) -> Option<StreamLease> {
+        let _place = self.young_places.try_acquire().ok()?;
         loop {
             // Registered before looking: a set that is published in between is not missed.
             let published = self.published.notified();
-            if let Some(lease) = self.try_lease(Preference::BornAfter(moment)) {
-                return lease;
+            if let Some(lease) = self.pick(Preference::BornAfter(moment)) {
+                return Some(lease);
             }
-            published.await;
+            let now = Instant::now();
+            if now >= until || self.is_stopping() {
+                return None;
+            }
+            // A young connection that is full gives streams back without telling anybody here.
+            let look_again = until.min(now + LOOK_FOR_YOUNG);
+            let _ = tokio::time::timeout_at(look_again, published).await;
         }
     }
 
@@ -127,6 +140,8 @@ enum Rank {
     Sound,
     /// Beyond its budget: a GOAWAY is likely, but that costs a replay only.
     Spent,
+    /// Of a generation that is no longer in use.
+    Superseded,
     /// It may have lost touch with the provider: a request on it may be lost in doubt.
     Doubted,
     /// The one that failed this request before.
@@ -139,6 +154,7 @@ impl Rank {
             Preference::Replay { avoid } if link.id() == avoid => Self::Failed,
             Preference::BornAfter(moment) if link.dialled().1 <= moment => Self::Failed,
             _ if link.vitals().trust() == Trust::Doubted => Self::Doubted,
+            _ if link.is_superseded() => Self::Superseded,
             _ if link.is_spent() => Self::Spent,
             _ => Self::Sound,
         }
@@ -177,9 +193,12 @@ fn choose(set: &[Arc<Link>], preference: Preference) -> Option<&Arc<Link>> {
     best.map(|(link, _)| link)
 }
 
+/// How often is looked whether a young connection has room.
+const LOOK_FOR_YOUNG: Duration = Duration::from_millis(5);
+
 /// How many streams more a connection of the caller's own worker may carry before another worker's is preferred:
 /// a hop between workers costs two wake-ups, about what a handful of streams adds in waiting.
-const FOREIGN_WORKER_COST: u64 = 8;
+pub(super) const FOREIGN_WORKER_COST: u64 = 8;
 
 /// The right to one stream on one proven connection. Dropping it gives the stream back.
 #[must_use = "a lease that is dropped at once gives the stream back"]

@@ -20,6 +20,15 @@ pub(crate) enum Turned {
     Failed(SendErrorKind),
 }
 
+/// Whether somebody goes on waiting when nothing serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// No: he is told why at once, and may go elsewhere.
+    WhileServed,
+    /// Yes, as long as his time allows: the provider took his request and handed it back, and a connection may come.
+    ThroughOutage,
+}
+
 /// What somebody waits for, on whose behalf, and how long.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
@@ -29,6 +38,8 @@ pub(crate) struct Wanted {
     pub(crate) caller: Caller,
     /// When he gives up waiting.
     pub(crate) until: Instant,
+    /// What an outage means to him.
+    pub(crate) patience: Patience,
     /// When the whole exchange must have ended.
     pub(crate) deadline: Option<Instant>,
 }
@@ -52,6 +63,7 @@ struct Waiter {
     preference: Preference,
     since: Instant,
     until: Instant,
+    patience: Patience,
 }
 
 impl Waiter {
@@ -82,13 +94,16 @@ impl Hub {
             return Err(SendErrorKind::Stopping);
         }
         // Looked at under the lock that `turn_away` takes: whoever joins after it would wait for nothing.
-        if let Some(turned) = self.turned_before() {
+        if wanted.patience == Patience::WhileServed
+            && let Some(turned) = self.turned_before()
+        {
             let _ = reply.send(Err(turned));
             return Ok(place);
         }
         let now = Instant::now();
         self.check_deadline(&desk, wanted, now)?;
-        let waiter = Waiter { reply, preference: wanted.preference, since: now, until: wanted.until };
+        let Wanted { preference, until, patience, .. } = wanted;
+        let waiter = Waiter { reply, preference, since: now, until, patience };
         let depth = desk.queue.len();
         let Ok(Joined { ticket, displaced }) = desk.queue.join(wanted.caller, waiter) else {
             return Err(SendErrorKind::QueueFull { depth });
@@ -177,11 +192,20 @@ impl Hub {
         }
     }
 
-    /// Wakes everybody who waits with this.
+    /// Nothing serves: wakes with this everybody who does not wait through an outage.
     pub(super) fn turn_away(&self, why: &Turned) {
+        self.turn_away_if(why, |waiter| waiter.patience == Patience::WhileServed);
+    }
+
+    /// The pool stops: wakes everybody who waits with this.
+    pub(super) fn turn_everybody_away(&self, why: &Turned) {
+        self.turn_away_if(why, |_| true);
+    }
+
+    fn turn_away_if(&self, why: &Turned, goes: impl Fn(&Waiter) -> bool) {
         let waiters = {
             let mut desk = self.desk.lock();
-            let waiters = desk.queue.clear();
+            let waiters = desk.queue.leave_if(goes);
             self.note_length(&mut desk);
             waiters
         };

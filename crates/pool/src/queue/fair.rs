@@ -156,6 +156,22 @@ impl<T> FairQueue<T> {
         self.flows.drain().flat_map(|(_, flow)| flow.waiters.into_values()).collect()
     }
 
+    /// Takes out those of whom `goes` is true; no turn is used up.
+    pub(crate) fn leave_if(&mut self, goes: impl Fn(&T) -> bool) -> Vec<T> {
+        let ticket = |caller: u64, number: u64| Ticket { caller, number };
+        let tickets: Vec<Ticket> = self
+            .flows
+            .iter()
+            .flat_map(|(caller, flow)| flow.waiters.iter().map(|(number, waiter)| (*caller, *number, waiter)))
+            .filter(|(.., waiter)| goes(waiter))
+            .map(|(caller, number, _)| ticket(caller, number))
+            .collect();
+        if tickets.len() == self.waiting as usize {
+            return self.clear();
+        }
+        tickets.into_iter().filter_map(|ticket| self.leave(ticket)).collect()
+    }
+
     /// How many turns are taken, at least, before one who joined now would have his. Turns at the same moment as his
     /// own are not counted: they may come after it.
     pub(crate) fn ahead_of(&self, caller: Caller) -> u64 {

@@ -23,8 +23,9 @@ use super::{
 };
 use crate::{
     config::RetryPolicy,
+    connection::State,
     error::{BodyError, SendError, SendErrorKind},
-    hub::{Preference, StreamLease, Turned, Wanted},
+    hub::{Patience, Preference, StreamLease, Turned, Wanted},
     journey::{Journey, Phase},
     status::CauseOfDeath,
     supervisor::Context,
@@ -142,10 +143,7 @@ impl Carrier<'_> {
         let preference = self.preference();
         if let Some(moment) = self.disowned_at.filter(|_| self.ledger.attempts() + 1 == MAX_ATTEMPTS) {
             // The last attempt is worth a wait: not another connection that is about to end as well.
-            let limit = self.queue_limit().min(WAIT_FOR_YOUNG);
-            let young = Box::pin(self.context.hub.lease_born_after(moment));
-            let young = tokio::time::timeout(limit, young).await;
-            if let Ok(lease) = young {
+            if let Some(lease) = Box::pin(self.wait_for_young(moment)).await {
                 return Ok(lease);
             }
         }
@@ -166,28 +164,46 @@ impl Carrier<'_> {
         }
     }
 
+    async fn wait_for_young(&mut self, moment: Instant) -> Option<StreamLease> {
+        let hub = &self.context.hub;
+        let began = Instant::now();
+        if let Some(lease) = hub.lease_born_after(moment, began).await {
+            return Some(lease);
+        }
+        let lease = hub.lease_born_after(moment, began + self.queue_limit().min(WAIT_FOR_YOUNG)).await;
+        self.note_wait(began.elapsed());
+        lease
+    }
+
+    fn note_wait(&mut self, after: Duration) {
+        self.journey.queue += after;
+        if !std::mem::replace(&mut self.journey.waited_for_dial, true) {
+            self.context.hub.counters.waited.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     async fn wait_for_lease(
         &mut self,
         preference: Preference,
     ) -> Result<Result<StreamLease, Turned>, SendErrorKind> {
         let hub = &self.context.hub;
+        // What the provider took and handed back is not failed while a connection may yet come.
+        let patience = if self.ledger.is_owed() { Patience::ThroughOutage } else { Patience::WhileServed };
         // Nothing serves and we know why: say so now, not when the queue's time is up.
-        if let Some(outage) = hub.outage()
-            && hub.links().iter().all(|link| link.state() != crate::connection::State::Serving)
+        if patience == Patience::WhileServed
+            && let Some(why) = self.why_nothing_serves()
         {
-            return Err(SendErrorKind::Unavailable(outage.error.clone()));
+            return Err(why);
         }
         let began = Instant::now();
         let limit = self.queue_limit();
         let caller = self.options.caller;
-        let wanted = Wanted { preference, caller, until: began + limit, deadline: self.deadline };
+        let wanted = Wanted { preference, caller, until: began + limit, patience, deadline: self.deadline };
         let mut place = hub.enqueue(wanted)?;
         let waited = tokio::time::timeout(limit, place.turn()).await;
+        drop(place);
         let after = began.elapsed();
-        self.journey.queue += after;
-        if !std::mem::replace(&mut self.journey.waited_for_dial, true) {
-            hub.counters.waited.fetch_add(1, Ordering::Relaxed);
-        }
+        self.note_wait(after);
         match waited {
             Ok(turn) => {
                 if let Ok(lease) = &turn
@@ -198,8 +214,16 @@ impl Carrier<'_> {
                 }
                 Ok(turn)
             }
-            Err(_) => Err(SendErrorKind::QueueTimeout { after }),
+            Err(_) => Err(self.why_nothing_serves().unwrap_or(SendErrorKind::QueueTimeout { after })),
         }
+    }
+
+    /// Why the last dial failed, if nothing serves.
+    fn why_nothing_serves(&self) -> Option<SendErrorKind> {
+        let hub = &self.context.hub;
+        let outage = hub.outage()?;
+        let serves = hub.links().iter().any(|link| link.state() == State::Serving);
+        (!serves).then(|| SendErrorKind::Unavailable(outage.error.clone()))
     }
 
     /// How long to wait for a stream: the queue's limit, or what the deadline leaves.
@@ -259,7 +283,7 @@ impl Carrier<'_> {
             tracing::warn!(environment = %self.context.key.environment, connection = %link.id(),
                 "requests time out and nothing is heard: the connection is under suspicion");
             link.wake_driver();
-            self.context.hub.supervisor.notify_one();
+            self.context.hub.note_silence();
         }
     }
 
@@ -322,6 +346,7 @@ impl Carrier<'_> {
         let http1::Answered { response, progress, taken, lease } = answered;
         let moved = progress.moved();
         self.note_times(began, moved.ended.then_some(moved.at));
+        self.context.hub.note_answer();
         self.journey.body_bytes = taken;
         self.journey.phase = Phase::ResponseBody;
         response.map(|body| ResponseBody::http11(body, lease, progress, self.body_limits()))
@@ -338,6 +363,7 @@ impl Carrier<'_> {
         }
         self.journey.body_bytes = upload.taken();
         self.note_times(began, sent_at);
+        self.context.hub.note_answer();
         self.journey.phase = Phase::ResponseBody;
         // The response began before the body ended: the rest goes on beside it, as long as anybody reads.
         let rest = unfinished.map(|stream| {

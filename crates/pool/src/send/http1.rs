@@ -165,6 +165,7 @@ fn hear_farewell(link: &Link) {
         uncertain: 0,
         idle: None,
         routine: true,
+        orderly: true,
         calm: false,
     });
     link.retire(CauseOfDeath::ClosedByProvider, Instant::now());

@@ -95,7 +95,8 @@ pub(super) enum Denied {
 pub(super) enum Starved {
     /// The queue was full, or its time ran out.
     Queue,
-    /// Nothing serves, the pool stops, or the caller's own time ran out: no pool could have done better.
+    /// Nothing served for as long as may be waited, the pool stops, or the caller's own time ran out: no pool could
+    /// have done better.
     Beyond,
 }
 
@@ -103,6 +104,11 @@ impl Ledger {
     /// Attempts under way or made; leases that came to nothing aside.
     pub(super) fn attempts(&self) -> u8 {
         self.attempts
+    }
+
+    /// The provider did not process what was sent, and the body is held: the request is owed another attempt.
+    pub(super) fn is_owed(&self) -> bool {
+        self.owed
     }
 
     /// A lease was had.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use tls_core::HandshakeKind;
 use tokio::time::Instant;
 
 use super::{Context, next_id};
@@ -99,7 +100,7 @@ async fn serve(
     progress: &mut Progress,
 ) -> Result<(Arc<Link>, Ended), DialError> {
     let Dialled { transport, facts, address, generation } = dialled;
-    let resumed = facts.kind.is_resumed();
+    let kind = facts.kind;
     let (transport, tickets) = counted(transport);
     let (wire, handle) = wire(transport);
     let (sender, connection) = context
@@ -128,7 +129,7 @@ async fn serve(
         Driver::new(connection, handle, link.clone(), limits, hub.clone(), context.observer.clone())
             .map_err(|e| DialError::Protocol { detail: e.to_string() })?;
 
-    let answers = prove(context, &mut driver, &link, resumed, progress).await?;
+    let answers = prove(context, &mut driver, &link, kind, progress).await?;
     context.announce(&link, progress, resumption);
     let ended = driver.until_ended(answers).await;
     Ok((link, ended))
@@ -142,7 +143,7 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     context: &Context,
     driver: &mut Driver<S>,
     link: &Link,
-    resumed: bool,
+    kind: HandshakeKind,
     progress: &mut Progress,
 ) -> Result<PingAnswers, DialError> {
     let began = Instant::now();
@@ -154,13 +155,16 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
             PingAnswers::Never => Proof::SettingsAck,
         });
         if let (Some(check), Some(sender)) = (&context.config.health, link.sender()) {
-            let asked = driver.during(health::ask(sender, &context.key.authority, check)).await?;
+            // Less than all that is left, so that a slow application is not taken for an unproven connection.
+            let patience = limit.saturating_sub(began.elapsed()).mul_f64(0.9);
+            let asked = health::ask(sender, &context.key.authority, check, patience);
             // Anything but a refusal of the certificate is the application's matter, not this connection's.
-            if let Err(fault @ HealthFault::CertificateRefused(_)) = asked {
-                return Ok(Err(fault.to_dial_error(check)));
-            }
-            if asked.is_ok() {
-                link.passport.note_proof(Proof::HealthRequest);
+            match driver.during(asked).await? {
+                Ok(()) => link.passport.note_proof(Proof::HealthRequest),
+                Err(fault @ HealthFault::CertificateRefused(_)) => {
+                    return Ok(Err(fault.to_dial_error(check)));
+                }
+                Err(fault) => link.vitals().note_unwell(fault),
             }
         }
         Ok(Ok(answers))
@@ -174,9 +178,7 @@ async fn prove<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
         Err(_) | Ok(Err(Ended { cause: CauseOfDeath::PingTimeout, .. })) => {
             Err(DialError::ProveTimeout { after: limit })
         }
-        Ok(Err(Ended { fault: Some(fault), .. })) => Err(DialError::Tls(fault)),
-        Ok(Err(Ended { detail, .. })) if resumed => Err(DialError::Protocol { detail }),
-        Ok(Err(Ended { detail, .. })) => Err(DialError::EndedBeforeProof { detail }),
+        Ok(Err(Ended { fault, detail, .. })) => Err(DialError::before_proof(fault, detail, kind)),
     }
 }
 
@@ -225,6 +227,7 @@ impl Context {
     /// A connection is proven: it serves from now on, and everybody hears of it.
     pub(crate) fn announce(&self, link: &Arc<Link>, progress: &Progress, resumption: Resumption) {
         link.proved(progress.phases_now());
+        self.directory.note_success(link.birth.address);
         let resumed = link.birth.facts.kind.is_resumed();
         let report = self.report(link.id(), link.birth.generation, progress, Some(resumed), None);
         self.observer.dialled(&report);
@@ -266,7 +269,7 @@ impl Context {
             .initial_connection_window_size(config.connection_window_bytes)
             .max_header_list_size(config.max_response_header_bytes)
             // Many small DATA frames are how JSON replies look, not an attack.
-            .data_frame_budget(DATA_FRAME_BUDGET)
+            .data_frame_budget(data_frame_budget(config.connection_window_bytes))
             // A storm of cancelled requests must not end the connection for the others.
             .max_concurrent_reset_streams(RESET_MEMORY)
             .reset_stream_duration(RESET_MEMORY_TIME);
@@ -274,8 +277,19 @@ impl Context {
     }
 }
 
-/// Allowance for unread small DATA frames; h2's default ends a connection at about 160 unread 50-byte replies.
-const DATA_FRAME_BUDGET: usize = 4 * 1024 * 1024;
+/// Allowance for unread small DATA frames: h2 charges each shorter than 256 bytes with what it lacks until it is read,
+/// and ends the connection, under everybody, when the allowance is used up.
+///
+/// The charge is about what such a frame really costs: h2 keeps 260 to 300 bytes for it, measured, whatever it carries.
+/// So the allowance bounds memory. Never to end a connection for frames within our windows would take 255 times the
+/// connection window: one byte a frame, 8 GiB for 32 MiB, and the whole process would end instead. Eight times suffices
+/// for the whole window unread in frames of 29 bytes or more, and at the defaults for twenty streams unread in frames of
+/// five bytes, or four in frames of one. It is 256 MiB at the default window, and nothing while callers read. (h2's own
+/// choice, half of the window, ends a connection whose window is unread in frames of 170 bytes.)
+fn data_frame_budget(connection_window: u32) -> usize {
+    usize::try_from(connection_window).unwrap_or(usize::MAX).saturating_mul(8)
+}
+
 /// Locally reset streams that h2 remembers, and for how long.
 const RESET_MEMORY: usize = 1024;
 const RESET_MEMORY_TIME: std::time::Duration = std::time::Duration::from_secs(10);

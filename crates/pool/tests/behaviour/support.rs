@@ -244,10 +244,15 @@ pub(crate) async fn in_the_end<T>(what: &str, future: impl Future<Output = T>) -
     timeout(SOON * 4, future).await.unwrap_or_else(|_| panic!("not in {:?}: {what}", SOON * 4))
 }
 
-pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    eventually_within(SOON, what, holds).await;
+}
+
+/// As [`eventually`], for what takes its time on a slow machine.
+pub(crate) async fn eventually_within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < SOON, "not in {SOON:?}: {what}");
+        assert!(began.elapsed() < limit, "not in {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -15,7 +15,7 @@ fn line(outcome: &Outcome<'_>) -> serde_json::Value {
     batch.push(outcome).unwrap();
     let (entry, text) = batch.iter().next().unwrap();
     let mut out = Vec::new();
-    write_line(&mut out, &WallTime::now(), &catalog(), entry, text);
+    write_line(&mut out, &mut WallTime::now(), &catalog(), entry, text);
     assert_eq!(out.iter().filter(|&&b| b == b'\n').count(), 1, "one line");
     serde_json::from_slice(&out).unwrap()
 }
@@ -80,11 +80,13 @@ fn a_cut_path_says_so() {
 #[test]
 fn times_are_rfc_3339_in_utc_to_the_microsecond() {
     let instant = Instant::now();
-    let wall = WallTime { instant, wall: datetime!(2026-11-23 21:00:00.123456789 UTC).into() };
-    let text = |at| serde_json::to_string(&Timestamp(wall.at(at))).unwrap();
-    assert_eq!(text(instant), r#""2026-11-23T21:00:00.123456Z""#);
-    assert_eq!(text(instant + Duration::from_secs(1)), r#""2026-11-23T21:00:01.123456Z""#);
-    assert_eq!(text(instant - Duration::from_millis(1)), r#""2026-11-23T21:00:00.122456Z""#);
+    let mut wall = WallTime::at(instant, datetime!(2026-11-23 21:00:00.123456789 UTC));
+    assert_eq!(wall.text(instant), "2026-11-23T21:00:00.123456Z");
+    assert_eq!(wall.text(instant + Duration::from_secs(1)), "2026-11-23T21:00:01.123456Z");
+    assert_eq!(wall.text(instant - Duration::from_millis(1)), "2026-11-23T21:00:00.122456Z");
+    assert_eq!(wall.text(instant - Duration::from_micros(123_456)), "2026-11-23T21:00:00.000000Z");
+    assert_eq!(wall.text(instant - Duration::from_micros(123_457)), "2026-11-23T20:59:59.999999Z");
+    assert_eq!(wall.text(instant + Duration::from_secs(86_400)), "2026-11-24T21:00:00.123456Z");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,17 +6,19 @@
 
 mod definitions;
 mod environment;
+mod histogram;
 mod observer;
 mod requests;
 
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use definitions as def;
 pub use definitions::{DEFINITIONS, Definition, Kind};
 use environment::EnvironmentMetrics;
+use histogram::Histograms;
 use requests::RequestMetrics;
 pub(crate) use requests::Series;
 
@@ -78,6 +80,7 @@ pub struct CallerMetrics {
 /// All metrics of one gateway.
 pub struct Metrics {
     exporter: PrometheusHandle,
+    histograms: Histograms,
     catalog: Catalog,
     requests: RequestMetrics,
     environments: Vec<Arc<EnvironmentMetrics>>,
@@ -98,8 +101,9 @@ impl Metrics {
             queue_full: registrar.counter(&def::LOG_LINES_DROPPED, &[("reason", "queue_full")]),
             write_error: registrar.counter(&def::LOG_LINES_DROPPED, &[("reason", "write_error")]),
         };
-        Arc::new(Self {
+        let mut metrics = Self {
             exporter: registrar.recorder.handle(),
+            histograms: Histograms::default(),
             requests: RequestMetrics::register(&registrar, &catalog),
             environments: catalog
                 .environments
@@ -116,7 +120,10 @@ impl Metrics {
             records_dropped: registrar.counter(&def::RECORDS_DROPPED, &[]),
             scrape_errors: registrar.counter(&def::UNKNOWN_ENVIRONMENTS, &[]),
             catalog,
-        })
+        };
+        // Only now are all of them registered.
+        metrics.histograms = registrar.histograms;
+        Arc::new(metrics)
     }
 
     /// The names behind indexes.
@@ -150,11 +157,6 @@ impl Metrics {
         &self.requests
     }
 
-    /// Moves buffered samples into their buckets. Samples pile up without it: call it every second or so.
-    pub fn run_upkeep(&self) {
-        self.exporter.run_upkeep();
-    }
-
     /// The text of `/metrics`, with gauges read from `pools` now. Takes up to some milliseconds: not for a worker
     /// that carries traffic.
     #[must_use]
@@ -165,38 +167,32 @@ impl Metrics {
                 None => self.scrape_errors.increment(1),
             }
         }
-        self.exporter.render()
+        let mut text = self.exporter.render();
+        self.histograms.render(&mut text);
+        text
     }
 }
 
 /// Makes handles from definitions.
 pub(crate) struct Registrar {
     recorder: PrometheusRecorder,
+    histograms: Histograms,
 }
 
 const METADATA: Metadata<'static> = Metadata::new("tsh_gateway", Level::INFO, None);
 
 impl Registrar {
     fn new() -> Self {
-        let mut builder = PrometheusBuilder::new();
-        for definition in DEFINITIONS {
-            if let Kind::Histogram(buckets) = definition.kind {
-                builder = builder
-                    .set_buckets_for_metric(Matcher::Full(definition.name.to_owned()), buckets)
-                    // Fails for an empty list only; a test walks the definitions.
-                    .expect("every histogram has buckets");
-            }
-        }
-        let recorder = builder.build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         for definition in DEFINITIONS {
             let (name, help) = (definition.name.into(), definition.help.into());
             match definition.kind {
                 Kind::Counter => recorder.describe_counter(name, None, help),
                 Kind::Gauge => recorder.describe_gauge(name, None, help),
-                Kind::Histogram(_) => recorder.describe_histogram(name, None, help),
+                Kind::Histogram(_) => {}
             }
         }
-        Self { recorder }
+        Self { recorder, histograms: Histograms::default() }
     }
 
     pub(crate) fn counter(&self, definition: &Definition, labels: &[(&'static str, &str)]) -> Counter {
@@ -212,17 +208,25 @@ impl Registrar {
         definition: &Definition,
         labels: &[(&'static str, &str)],
     ) -> metrics::Histogram {
-        self.recorder.register_histogram(&key(definition, labels), &METADATA)
+        check_labels(definition, labels);
+        match definition.kind {
+            Kind::Histogram(bounds) => self.histograms.register(definition, bounds, labels),
+            Kind::Counter | Kind::Gauge => metrics::Histogram::noop(),
+        }
     }
 }
 
-fn key(definition: &Definition, labels: &[(&'static str, &str)]) -> Key {
+fn check_labels(definition: &Definition, labels: &[(&'static str, &str)]) {
     debug_assert!(
         labels.iter().map(|(name, _)| name).eq(definition.labels.iter()),
         "{} is defined with the labels {:?}",
         definition.name,
         definition.labels
     );
+}
+
+fn key(definition: &Definition, labels: &[(&'static str, &str)]) -> Key {
+    check_labels(definition, labels);
     let labels: Vec<Label> =
         labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
     Key::from_parts(definition.name, labels)

@@ -119,8 +119,13 @@ impl World {
                     _ => Preference::Balanced,
                 };
                 let caller = Caller { id: caller, weight: NonZeroU16::new(weight).unwrap() };
-                let wanted =
-                    Wanted { preference, caller, until: after(patience), deadline: deadline.map(after) };
+                let wanted = Wanted {
+                    preference,
+                    caller,
+                    until: after(patience),
+                    patience: Patience::WhileServed,
+                    deadline: deadline.map(after),
+                };
                 self.waiting.push(Box::pin(lease(self.hub.clone(), wanted)));
             }
             Op::Cancel(at) => take(&mut self.waiting, at),

@@ -2,6 +2,7 @@
 //!
 //! Owns what these tests share; random orders of events are `interleavings`.
 
+mod affinity;
 mod interleavings;
 
 use std::{
@@ -18,6 +19,7 @@ use crate::{
     connection::Role,
     queue::Caller,
     status::CauseOfDeath,
+    supervisor::Passage,
     testing::{generation, serving},
 };
 
@@ -35,7 +37,13 @@ fn hub_with(links: &[&Arc<Link>]) -> Arc<Hub> {
 
 fn wanted(caller: u64, patience: Duration) -> Wanted {
     let until = Instant::now() + patience;
-    Wanted { preference: Preference::Balanced, caller: Caller::new(caller), until, deadline: None }
+    Wanted {
+        preference: Preference::Balanced,
+        caller: Caller::new(caller),
+        until,
+        patience: Patience::WhileServed,
+        deadline: None,
+    }
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -116,6 +124,50 @@ fn a_doubted_connection_comes_after_one_that_is_spent_and_before_one_that_failed
     let leases: Vec<_> = std::iter::from_fn(|| hub.try_lease(replay)).collect();
     let order: Vec<_> = leases.iter().map(|lease| lease.link().id()).collect();
     assert_eq!(order, [spent.id(), doubted.id(), failed.id()]);
+}
+
+#[test]
+fn a_stream_starts_on_an_old_generation_only_while_the_new_one_has_none_free() {
+    let (old, doubted, new) = (serving(1, 9), serving(2, 1), serving(2, 1));
+    let hub = hub_with(&[&old, &doubted, &new]);
+    let unswitched = hub.try_lease(Preference::Balanced).unwrap();
+    assert_eq!(unswitched.link().id(), old.id(), "the eldest");
+    drop(unswitched);
+    [&old, &doubted, &new].iter().for_each(|link| link.note_active(2));
+    doubted.vitals().timed_out(doubted.vitals().heard(), 1);
+    new.allot(Role::Regular, Some((0, 0)));
+    let taken = [(); 2].map(|()| hub.try_lease(Preference::Balanced).unwrap());
+    let order = taken.each_ref().map(|lease| lease.link().id());
+    assert_eq!(
+        order,
+        [new.id(), old.id()],
+        "its last stream first; then what serves rather than what is doubted"
+    );
+}
+
+#[test]
+fn a_connection_that_was_dialled_before_the_switch_and_serves_after_it_is_old() {
+    let late = serving(0, 9);
+    let hub = hub(0);
+    hub.switch(generation());
+    hub.register(late.clone());
+    assert!(late.is_superseded(), "serial {}", hub.generation.load().serial());
+}
+
+#[test]
+fn a_trial_keeps_others_out_until_it_is_over() {
+    let hub = hub(0);
+    assert!(hub.admit().is_ok_and(|trial| trial.is_none()));
+    let why = Arc::new(crate::error::DialError::Unanswering { times: 3 });
+    let breaker = crate::status::BreakerStatus { why: Some(why), ..Default::default() };
+    hub.known.store(Arc::new(Known { breaker, ..Known::default() }));
+    hub.set_passage(Passage::None);
+    assert!(hub.admit().is_err());
+    hub.set_passage(Passage::Trial);
+    let trial = hub.admit().unwrap();
+    assert!(trial.is_some() && hub.admit().is_err());
+    drop(trial);
+    assert!(hub.admit().is_ok_and(|trial| trial.is_some()));
 }
 
 #[test]
@@ -246,6 +298,46 @@ async fn a_stop_turns_everybody_away() {
     assert!(matches!(place.turn().await, Err(Turned::Failed(SendErrorKind::Stopping))));
     assert!(matches!(hub.enqueue(wanted(1, LONG)), Err(SendErrorKind::Stopping)));
     assert_eq!(hub.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_owed_an_attempt_waits_through_an_outage_and_the_others_are_told_at_once() {
+    let hub = hub(10);
+    let refused = || Arc::new(crate::error::DialError::EndedBeforeProof { detail: "test".into() });
+    let owed = Wanted { patience: Patience::ThroughOutage, ..wanted(1, LONG) };
+    let (mut patient, mut other) = (hub.enqueue(owed).unwrap(), hub.enqueue(wanted(1, LONG)).unwrap());
+    hub.dial_failed(refused(), Instant::now());
+    assert!(matches!(other.turn().await, Err(Turned::Failed(SendErrorKind::Unavailable(_)))));
+    assert_eq!(hub.waiting(), 1);
+    let mut late = hub.enqueue(wanted(2, LONG)).unwrap();
+    assert!(matches!(late.turn().await, Err(Turned::Failed(SendErrorKind::Unavailable(_)))));
+    let _also_patient = hub.enqueue(Wanted { caller: Caller::new(2), ..owed }).unwrap();
+    assert_eq!(hub.waiting(), 2);
+
+    let link = serving(1, 1);
+    hub.register(link.clone());
+    hub.publish(vec![link]);
+    assert!(patient.turn().await.is_ok(), "the connection that came in the end is his");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_attempt_takes_a_young_connection_as_soon_as_it_has_room() {
+    let link = serving(1, 1);
+    let hub = hub_with(&[&link]);
+    let before = link.dialled().1 - Duration::from_secs(1);
+    let held = hub.try_lease(Preference::Balanced).unwrap();
+    let (waiting, began) = (hub.clone(), Instant::now());
+    let young = tokio::spawn(async move { waiting.lease_born_after(before, began + LONG).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Nobody publishes a set and nobody is told: a stream is given back, that is all.
+    drop(held);
+    let lease = young.await.unwrap().expect("a lease");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    drop(lease);
+    // No connection came after this moment: given up when the time is over, however many others are free.
+    let until = Instant::now() + Duration::from_secs(1);
+    assert!(hub.lease_born_after(Instant::now(), until).await.is_none());
+    assert_eq!(Instant::now(), until);
 }
 
 #[test]
