@@ -41,7 +41,11 @@ impl Leases {
         connections: usize,
         streams: u32,
     ) -> Self {
-        let hub = Hub::new(generation.clone(), &PoolConfig { queue_capacity: 0, ..PoolConfig::default() });
+        let hub = Hub::new(
+            generation.clone(),
+            &PoolConfig { queue_capacity: 0, ..PoolConfig::default() },
+            connections,
+        );
         let links = (0..connections)
             .map(|worker| {
                 let link = Link::new(birth(&generation, worker, facts.clone()), None);
@@ -100,7 +104,7 @@ pub(crate) fn context_of(spec: PoolSpec) -> Arc<Context> {
         directory: Directory::silent(spec.target.place()),
         sending: Sending::new(&spec.config, spec.workers.len()),
         target: spec.target,
-        hub: Hub::new(spec.generation, &spec.config),
+        hub: Hub::new(spec.generation, &spec.config, spec.workers.len()),
         config: spec.config,
         timeouts: spec.timeouts,
         workers: spec.workers,

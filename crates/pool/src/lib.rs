@@ -40,7 +40,7 @@ pub use health::{Expected, Health, HealthCheck};
 pub use journey::{ConnectionId, Journey, Phase};
 pub use key::PoolKey;
 pub use learned::LearnedLimits;
-pub use observe::{DialReport, Observer, Unobserved};
+pub use observe::{DialReport, Observer, Stale, Unobserved};
 pub use passport::{
     DialTimes, GoAwaySeen, Micros, Name, Obituaries, Obituary, ObituaryFilter, PING_SERIES, PassportStatus,
     PinStart, PingMicros, PingSeries, PingTimes, Prefix, RemoteAddress, ShortText, UnixMicros,

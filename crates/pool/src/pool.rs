@@ -74,7 +74,7 @@ impl Pool {
     /// begins at once.
     #[must_use]
     pub fn start(spec: PoolSpec, control: &Handle) -> Self {
-        let hub = Hub::new(spec.generation, &spec.config);
+        let hub = Hub::new(spec.generation, &spec.config, spec.workers.len());
         let records = Records::new(&spec.key.environment, spec.obituaries);
         let waking = hub.clone();
         let directory = Directory::start(

@@ -207,6 +207,13 @@ impl Link {
         self.drain_since.get().copied()
     }
 
+    /// HTTP/1.1: the provider said, with a response that is still being read, that the connection ends with it.
+    pub(crate) fn is_parting(&self) -> bool {
+        self.birth.protocol == Protocol::Http11
+            && self.cause() == Some(CauseOfDeath::ClosedByProvider)
+            && self.in_flight() > 0
+    }
+
     /// Sets how many requests it should carry, and at which number the supervisor wants to be told. A connection under
     /// test has no such limit, but carries one stream at a time. Returns whether that number was passed just now, so
     /// that nobody will tell.

@@ -51,6 +51,16 @@ impl Hub {
         }
     }
 
+    /// Whether a new HTTP/1.1 connection that is asked for the application's health is lost by it.
+    pub(crate) fn questions_cost(&self) -> bool {
+        self.questions_cost.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether one was; returns what was known before.
+    pub(crate) fn set_questions_cost(&self, cost: bool) -> bool {
+        self.questions_cost.swap(cost, Ordering::Relaxed)
+    }
+
     /// Which requests the breaker lets through from now on.
     pub(crate) fn set_passage(&self, passage: Passage) {
         self.gate.passage.store(passage as u8, Ordering::Relaxed);

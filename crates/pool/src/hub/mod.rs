@@ -68,6 +68,8 @@ pub(crate) struct Hub {
     gate: Gate,
     ping_interval_ms: AtomicU64,
     ignores_pings: AtomicBool,
+    /// Asking for the application's health costs an HTTP/1.1 connection: it is not answered there, or closes it.
+    questions_cost: AtomicBool,
     /// What the supervisor knows, for status.
     pub(crate) known: ArcSwap<Known>,
     pub(crate) supervisor: Notify,
@@ -123,7 +125,8 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(generation: Arc<Generation>, config: &PoolConfig) -> Arc<Self> {
+    /// An empty hub for requests from so many workers.
+    pub(crate) fn new(generation: Arc<Generation>, config: &PoolConfig, workers: usize) -> Arc<Self> {
         let limits = Limits { capacity: config.queue_capacity, reserved: config.queue_reserved };
         Arc::new(Self {
             set: ArcSwap::default(),
@@ -134,7 +137,7 @@ impl Hub {
             desk: Mutex::new(Desk::new(limits)),
             outage: ArcSwapOption::empty(),
             last_failure: ArcSwapOption::empty(),
-            http1: Http1Pool::new(),
+            http1: Http1Pool::new(workers),
             generation: ArcSwap::new(generation),
             switched_to: AtomicU64::new(set::FIRST),
             least_generation: AtomicU64::new(0),
@@ -145,6 +148,7 @@ impl Hub {
             gate: Gate::default(),
             ping_interval_ms: AtomicU64::new(u64::MAX),
             ignores_pings: AtomicBool::new(false),
+            questions_cost: AtomicBool::new(false),
             known: ArcSwap::default(),
             supervisor: Notify::new(),
             counters: Counters::default(),

@@ -93,9 +93,9 @@ impl Hub {
         if self.is_stopping() {
             return None;
         }
-        let (link, loan, grant) = self.http1.try_lend()?;
+        let (link, loan, grant) = self.http1.try_lend(|| self.supervisor.notify_one())?;
         // The last idle one went out: the next request should find one too.
-        if grant.notice != Notice::Nothing || self.http1.idle() == 0 {
+        if grant.notice != Notice::Nothing || !self.http1.has_idle() {
             self.supervisor.notify_one();
         }
         Some(StreamLease { link, grant, loan: Some(loan) })

@@ -110,6 +110,9 @@ impl Supervisor {
     /// A health request was answered, or not.
     pub(super) fn note_check(&mut self, answer: &Result<(), HealthFault>) {
         let Some(check) = self.context.config.health.clone() else { return };
+        if !matches!(answer, Err(HealthFault::Timeout(_) | HealthFault::Unanswered(_))) {
+            self.context.hub.set_questions_cost(false);
+        }
         let before = self.health;
         self.health = before.after(answer, &check);
         match answer {

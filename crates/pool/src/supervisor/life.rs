@@ -5,14 +5,14 @@ use std::sync::{Arc, atomic::Ordering};
 use tls_core::HandshakeKind;
 use tokio::time::Instant;
 
-use super::Context;
+use super::{Context, next_id};
 use crate::{
     connection::{Birth, Driver, Ended, Limits, Link, Proof, wire},
     dial::{Dialled, Progress, dial_off_worker},
     drift::Resumption,
     error::DialError,
     health::{self, HealthFault},
-    http1,
+    http1::{self, Asking, Unserved},
     journey::ConnectionId,
     observe::DialReport,
     passport::counted,
@@ -38,37 +38,58 @@ pub(crate) struct Destiny {
 
 /// Lives one connection.
 pub(super) async fn live(context: Arc<Context>, destiny: Destiny) -> (Destiny, LifeEnd) {
+    let asking = if context.hub.questions_cost() { Asking::Nothing } else { Asking::Health };
+    let mut end = attempt(&context, destiny, asking).await;
+    if let Err(Unserved::Spent(fault)) = end {
+        context.note_spent(&fault);
+        end = attempt(&context, destiny, Asking::Nothing).await;
+    }
+    let end = match end {
+        Ok((link, ended)) => LifeEnd::Served { link, ended },
+        Err(Unserved::Failed(e)) => LifeEnd::Failed(Arc::new(e)),
+        // One that was not asked cannot have been lost by the question.
+        Err(Unserved::Spent(fault)) => LifeEnd::Failed(Arc::new(context.as_dial_error(&fault))),
+    };
+    (destiny, end)
+}
+
+/// Dials once, and serves if that comes to something. What fails is reported.
+async fn attempt(
+    context: &Arc<Context>,
+    destiny: Destiny,
+    asking: Asking,
+) -> Result<(Arc<Link>, Ended), Unserved> {
     let mut progress = Progress::begin();
     let generation = context.hub.generation.load_full();
     let watch = context.records.dials.begin(generation.tickets().stats().taken);
-    let result = dial_off_worker(&context, &generation, &mut progress).await;
+    let result = dial_off_worker(context, &generation, &mut progress).await;
     let resumption = watch.end(generation.tickets().stats().taken);
     let end = match result {
         Ok(dialled) => {
             let address = dialled.address;
             let end = if dialled.facts.alpn == Some(tls_core::Alpn::H2) {
-                serve(&context, destiny, dialled, resumption, &mut progress).await
+                serve(context, destiny, dialled, resumption, &mut progress).await.map_err(Unserved::from)
             } else {
                 // `http/1.1`, or nothing agreed on.
-                http1::serve(&context, destiny, dialled, resumption, &mut progress).await
+                http1::serve(context, destiny, asking, dialled, resumption, &mut progress).await
             };
-            if end.is_err() {
+            if matches!(end, Err(Unserved::Failed(_))) {
                 context.directory.note_failure(address);
             }
             end
         }
-        Err(e) => Err(e),
+        Err(e) => Err(e.into()),
     };
-    let end = match end {
-        Ok((link, ended)) => LifeEnd::Served { link, ended },
-        Err(e) => {
-            let report = context.report(destiny.id, generation.serial(), &progress, None, Some(e.code()));
-            context.observer.dialled(&report);
-            context.bury_dial(destiny.id, generation.serial(), &progress, &e);
-            LifeEnd::Failed(Arc::new(e))
-        }
+    let (id, why) = match &end {
+        Ok(_) => return end,
+        Err(Unserved::Failed(e)) => (destiny.id, e.clone()),
+        // Its number stays with the connection that takes its place.
+        Err(Unserved::Spent(fault)) => (next_id(), context.as_dial_error(fault)),
     };
-    (destiny, end)
+    let report = context.report(id, generation.serial(), &progress, None, Some(why.code()));
+    context.observer.dialled(&report);
+    context.bury_dial(id, generation.serial(), &progress, &why);
+    end
 }
 
 async fn serve(
@@ -178,6 +199,23 @@ const PING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 const PING_PATIENCE_KNOWN: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Context {
+    /// A proven HTTP/1.1 connection was lost by the health request: from now on new ones are not asked, until a health
+    /// request over the pool is answered.
+    fn note_spent(&self, fault: &HealthFault) {
+        self.hub.counters.dials_failed.fetch_add(1, Ordering::Relaxed);
+        if !self.hub.set_questions_cost(true) {
+            tracing::warn!(environment = %self.key.environment,
+                "the health request cost a new connection ({fault}); new ones are not asked until it is answered");
+        }
+    }
+
+    fn as_dial_error(&self, fault: &HealthFault) -> DialError {
+        match &self.config.health {
+            Some(check) => DialError::clone(&fault.to_dial_error(check)),
+            None => DialError::Protocol { detail: fault.to_string() },
+        }
+    }
+
     /// A connection is proven: it serves from now on, and everybody hears of it.
     pub(crate) fn announce(&self, link: &Arc<Link>, progress: &Progress, resumption: Resumption) {
         link.proved(progress.phases_now());

@@ -29,6 +29,7 @@ impl Supervisor {
         let active = hub.generation.load().serial();
         if std::mem::replace(&mut self.active, active) != active {
             self.signal(Signal::Renewed);
+            hub.set_questions_cost(false);
             hub.forget_failures();
         }
         self.look_at_answers();
@@ -66,8 +67,11 @@ impl Supervisor {
                 State::Serving => facts.serving.push(self.look_at(link, active, now)),
                 State::Draining => {
                     self.learn_from(link, now);
-                    let since = link.drain_since().unwrap_or(now);
-                    facts.draining.push(Draining { id: link.id(), since });
+                    // The provider ends it after the response that it carries: whoever reads that has limits.
+                    if !link.is_parting() {
+                        let since = link.drain_since().unwrap_or(now);
+                        facts.draining.push(Draining { id: link.id(), since });
+                    }
                 }
                 State::Dialing | State::Proving | State::Closed => {}
             }

@@ -7,6 +7,8 @@ mod dns;
 mod frames;
 mod habits;
 mod http1;
+mod http1_faults;
+mod http1_health;
 mod http1_life;
 mod http1_races;
 mod http2;

@@ -24,7 +24,7 @@ use crate::{
 };
 
 fn hub(queue_capacity: u32) -> Arc<Hub> {
-    Hub::new(generation(), &PoolConfig { queue_capacity, queue_reserved: 2, ..PoolConfig::default() })
+    Hub::new(generation(), &PoolConfig { queue_capacity, queue_reserved: 2, ..PoolConfig::default() }, 1)
 }
 
 /// A hub with these connections serving.
