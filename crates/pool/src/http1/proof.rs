@@ -75,7 +75,6 @@ pub(super) fn ended(fault: Option<TlsFault>, detail: &str, kind: HandshakeKind) 
 mod tests {
     use super::*;
 
-    /// HTTP/1.1 review, 4.
     #[test]
     fn the_quiet_window_spans_the_way_behind_a_balancer_that_terminates_tcp() {
         const LIMIT: Duration = Duration::from_secs(5);

@@ -102,7 +102,6 @@ async fn what_ended_below_those_that_serve_is_swept_out_and_their_order_kept() {
     lent.into_iter().for_each(give_back);
 }
 
-/// HTTP/1.1 review, 2.
 #[tokio::test]
 async fn a_connection_beyond_its_budget_is_lent_only_when_no_other_is_idle() {
     let pool = Http1Pool::new(1);
@@ -126,7 +125,6 @@ async fn a_connection_beyond_its_budget_is_lent_only_when_no_other_is_idle() {
     assert_eq!(lend(&pool).unwrap().0.id(), spent.link.id(), "the limit is gone: the last used first");
 }
 
-/// HTTP/1.1 review, 2.
 #[tokio::test]
 async fn a_doubted_connection_is_lent_only_when_no_other_is_idle() {
     let pool = Http1Pool::new(1);
@@ -140,19 +138,20 @@ async fn a_doubted_connection_is_lent_only_when_no_other_is_idle() {
     assert_eq!(idle(&pool), 1, "what was retired on its way is not kept");
 }
 
-/// HTTP/1.1 review, 2: who looked while it was being moved is not forgotten.
+/// Who looked while it was being moved is not forgotten.
 #[tokio::test]
 async fn a_connection_that_is_moved_is_reported() {
     let pool = Http1Pool::new(1);
     let spent = member(&pool).await;
     spent.link.allot(Role::Regular, Some((0, 0)));
     let moves = AtomicU32::new(0);
-    let lent = pool.try_lend(|| drop(moves.fetch_add(1, Ordering::Relaxed)));
+    let lent = pool.try_lend(|| {
+        moves.fetch_add(1, Ordering::Relaxed);
+    });
     assert_eq!(lent.unwrap().0.id(), spent.link.id());
     assert_eq!(moves.load(Ordering::Relaxed), 1);
 }
 
-/// HTTP/1.1 review, 7.
 #[tokio::test]
 async fn an_idle_connection_of_the_callers_own_worker_is_preferred() {
     let pool = Http1Pool::new(3);
@@ -179,7 +178,6 @@ async fn an_idle_connection_of_the_callers_own_worker_is_preferred() {
     assert_eq!(members.iter().map(|m| m.link.requests()).sum::<u64>(), 9);
 }
 
-/// HTTP/1.1 review, 5.
 #[tokio::test]
 async fn what_its_own_task_has_not_read_yet_makes_a_connection_unready_and_not_unfit() {
     let pool = Http1Pool::new(1);
@@ -198,7 +196,6 @@ async fn what_its_own_task_has_not_read_yet_makes_a_connection_unready_and_not_u
     give_back((link, loan));
 }
 
-/// HTTP/1.1 review, 5.
 #[tokio::test(start_paused = true)]
 async fn an_exchange_that_has_ended_and_never_lets_go_costs_its_connection_in_the_end() {
     let pool = Http1Pool::new(1);

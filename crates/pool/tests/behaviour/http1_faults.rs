@@ -170,7 +170,8 @@ async fn a_black_hole_over_http11_costs_each_connection_one_request_at_most_and_
         SendOptions { timeouts: Timeouts { response_header: limit, ..Timeouts::default() }, ..options() };
     let mut journey = Journey::default();
     let sent = timeout(SOON * 4, pool.send(get(), &hurried, &mut journey)).await;
-    let error = sent.unwrap_or_else(|_| panic!("{journey:?} {:?}", pool.status())).unwrap_err();
+    let Ok(sent) = sent else { panic!("{journey:?} {:?}", pool.status()) };
+    let error = sent.unwrap_err();
     assert!(matches!(error.kind, SendErrorKind::ResponseTimeout { .. }), "{error:?}");
     assert_eq!(error.verdict, Some(Verdict::MaybeProcessed), "nobody knows");
     swallows.store(false, Ordering::Relaxed);
@@ -185,7 +186,6 @@ async fn a_black_hole_over_http11_costs_each_connection_one_request_at_most_and_
     assert!(lost <= before.len(), "{lost} requests lost on {} connections", before.len());
 }
 
-/// HTTP/1.1 review, 3.
 #[tokio::test]
 async fn a_response_that_says_farewell_is_read_to_its_end_however_long_it_takes() {
     const DRAIN: Duration = Duration::from_millis(100);

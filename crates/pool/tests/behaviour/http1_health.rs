@@ -1,4 +1,4 @@
-//! The application health request over HTTP/1.1 (HTTP/1.1 review, 1): only a refused certificate fails a dial by it. Where
+//! The application health request over HTTP/1.1: only a refused certificate fails a dial by it. Where
 //! it is answered badly, slowly or not at all, connections are proven otherwise and serve, and the checks over the pool
 //! decide.
 

@@ -171,7 +171,6 @@ fn deaths_goaways_retries_and_drift_are_counted() {
     assert!(metrics.observer(2).is_none());
 }
 
-/// HTTP/1.1 review, 6.
 #[test]
 fn stale_connections_are_counted_by_what_became_of_the_request() {
     let metrics = Metrics::new(catalog());

@@ -1,4 +1,4 @@
-//! What becomes of a lease whose connection is not ready: HTTP/1.1 review, 5.
+//! What becomes of a lease whose connection is not ready.
 
 use std::sync::{Arc, atomic::Ordering};
 
