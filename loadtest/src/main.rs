@@ -48,8 +48,8 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     args::{
-        Cli, Command, HandshakesArgs, IdleArgs, RedialArgs, RelayArgs, ResumptionArgs, RunArgs, StormArgs, SummaryArgs,
-        TableArgs,
+        Cli, Command, HandshakesArgs, IdleArgs, RedialArgs, RelayArgs, ResumptionArgs, RunArgs, StormArgs,
+        SummaryArgs, TableArgs,
     },
     error::Error,
     plan::Plan,
