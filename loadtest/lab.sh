@@ -173,5 +173,5 @@ say
 ! knows html || "$loadgen" html "$out" >&2 || broken=yes
 say "reports: $out"
 [ "$peers_lost" = no ] || say "a peer lost requests; the table counts them"
-[ "$broken" = no ] || die "something did not run; it is named above"
+[ "$broken" = no ] || die "something did not run or broke a bound; it is named above"
 [ "$lost" = no ] || die "the gateway lost a request; the reports say how"

@@ -80,7 +80,7 @@ did_not_run() {
 figure() {
     printf '{"scenario":"%s","subject":"%s","name":"%s","value":%s,"unit":"%s"}\n' "$1" "$3" "$4" "$5" "${6:-}" \
         >"$out/figures/$1-$2-$3-${4// /-}.json"
-    say "   $3: $4 $5 ${6:-}"
+    say "   $3: $4 $5${6:+ $6}"
 }
 
 # step WHAT: a line of progress with the time that is left, by the time that the steps so far took.
