@@ -45,9 +45,12 @@ pub(super) fn draw(bars: &[Bar], axis: &str, label: &str) -> String {
         svg.text(left - 7.0, middle + 4.0, Anchor::End, "label", clipped(&bar.name, names));
         svg.bar((left, top), (scale.at(median) - left, ROW - 6.0), bar.look, &hint);
         if max > min {
-            svg.line((scale.at(min), middle), (scale.at(max), middle), "whisker");
-            for end in [min, max] {
-                svg.line((scale.at(end), middle - 5.0), (scale.at(end), middle + 5.0), "whisker");
+            // Twice, so that it is seen on bars of any colour.
+            for class in ["halo", "whisker"] {
+                svg.line((scale.at(min), middle), (scale.at(max), middle), class);
+                for end in [min, max] {
+                    svg.line((scale.at(end), middle - 5.0), (scale.at(end), middle + 5.0), class);
+                }
             }
         }
         svg.text(scale.at(max) + 7.0, middle + 4.0, Anchor::Start, "value", short(median));
