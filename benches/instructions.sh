@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Counts instructions per operation with callgrind: figures that a noisy machine does not move.
 # Counted is the thread that does the work, after set-up and warm-up; the access log's threads are not.
+# A count above its limit in instructions.limits is a regression, and a failure.
 # Usage: benches/instructions.sh [OPERATION…]        (all of them by default)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -37,7 +38,10 @@ instructions() { # operation times
     awk '/Collected *:/ { print $NF }' <<<"$log"
 }
 
-printf '%-24s %14s  %s\n' operation instructions what
+limit_of() { awk -v operation="$1" '$1 == operation { print $2 }' benches/instructions.limits; }
+
+grown=
+printf '%-24s %14s %14s  %s\n' operation instructions limit what
 for row in "${operations[@]}"; do
     IFS=: read -r operation times what <<<"$row"
     if [ $# -gt 0 ] && [[ " $* " != *" $operation "* ]]; then continue; fi
@@ -46,5 +50,12 @@ for row in "${operations[@]}"; do
         echo "callgrind counted nothing in hot_path::measured: is the symbol gone?" >&2
         exit 1
     fi
-    printf '%-24s %14d  %s\n' "$operation" $((counted / times)) "$what"
+    each=$((counted / times))
+    limit=$(limit_of "$operation")
+    printf '%-24s %14d %14d  %s\n' "$operation" "$each" "${limit:?no limit for $operation in instructions.limits}" "$what"
+    [ "$each" -le "$limit" ] || grown="$grown $operation"
 done
+if [ -n "$grown" ]; then
+    echo "more instructions than allowed:$grown (benches/instructions.limits says why each limit is where it is)" >&2
+    exit 1
+fi

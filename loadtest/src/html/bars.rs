@@ -2,27 +2,30 @@
 
 use super::{
     stats::Spread,
-    svg::{Anchor, LETTER, Scale, Svg, WIDTH, plain, short, ticks},
+    svg::{Anchor, Look, Scale, Svg, WIDTH, clipped, plain, short, ticks, width},
 };
 
 /// Height of one subject.
 const ROW: f64 = 28.0;
+
+/// Room for names at most; more would leave none for bars.
+const NAMES: f64 = 270.0;
 
 /// One subject's bar.
 #[derive(Clone, Debug)]
 pub(super) struct Bar {
     /// Name beside it.
     pub name: String,
-    /// Which series, for the colour.
-    pub index: usize,
+    /// Its colour.
+    pub look: Look,
     /// Length of the bar and ends of the whisker.
     pub spread: Spread,
 }
 
 /// Draws them from zero; `axis` is the title of the axis with the unit.
 pub(super) fn draw(bars: &[Bar], axis: &str, label: &str) -> String {
-    let letters = bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or(0);
-    let left = (letters as f64 * LETTER + 12.0).clamp(40.0, 230.0);
+    let names = bars.iter().map(|bar| width(&bar.name)).fold(30.0, f64::max).min(NAMES);
+    let left = names + 10.0;
     let right = WIDTH - 62.0;
     let bottom = bars.len() as f64 * ROW + 6.0;
     let most = bars.iter().map(|bar| bar.spread.max).fold(0.0, f64::max);
@@ -39,12 +42,15 @@ pub(super) fn draw(bars: &[Bar], axis: &str, label: &str) -> String {
         let (top, Spread { median, min, max }) = (row as f64 * ROW + 6.0, bar.spread);
         let middle = top + ROW / 2.0 - 3.0;
         let hint = format!("{}: median {}, {} to {}", bar.name, short(median), short(min), short(max));
-        svg.text(left - 7.0, middle + 4.0, Anchor::End, "label", &bar.name);
-        svg.bar((left, top), (scale.at(median) - left, ROW - 6.0), bar.index, &hint);
+        svg.text(left - 7.0, middle + 4.0, Anchor::End, "label", clipped(&bar.name, names));
+        svg.bar((left, top), (scale.at(median) - left, ROW - 6.0), bar.look, &hint);
         if max > min {
-            svg.line((scale.at(min), middle), (scale.at(max), middle), "whisker");
-            for end in [min, max] {
-                svg.line((scale.at(end), middle - 5.0), (scale.at(end), middle + 5.0), "whisker");
+            // Twice, so that it is seen on bars of any colour.
+            for class in ["halo", "whisker"] {
+                svg.line((scale.at(min), middle), (scale.at(max), middle), class);
+                for end in [min, max] {
+                    svg.line((scale.at(end), middle - 5.0), (scale.at(end), middle + 5.0), class);
+                }
             }
         }
         svg.text(scale.at(max) + 7.0, middle + 4.0, Anchor::Start, "value", short(median));

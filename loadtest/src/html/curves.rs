@@ -1,6 +1,6 @@
 //! Latency over percentiles: the x axis gives every further nine the same room, the y axis is logarithmic.
 
-use super::svg::{Anchor, Scale, Svg, WIDTH};
+use super::svg::{Anchor, Look, Scale, Svg, WIDTH, legend_height};
 
 /// Inner edges of the drawing.
 const LEFT: f64 = 62.0;
@@ -12,8 +12,7 @@ const BOTTOM: f64 = 250.0;
 const POINTS: u32 = 240;
 
 /// Percentiles that have a tick: the share of requests that is slower, and the name.
-const TICKS: [(f64, &str); 8] = [
-    (1.0, "0 %"),
+const TICKS: [(f64, &str); 7] = [
     (0.5, "50 %"),
     (0.1, "90 %"),
     (0.01, "99 %"),
@@ -28,8 +27,8 @@ const TICKS: [(f64, &str); 8] = [
 pub(super) struct Curve {
     /// Name in the legend.
     pub name: String,
-    /// Which series, for colour and dashes.
-    pub index: usize,
+    /// Its colour and dashes.
+    pub look: Look,
     /// `[µs, requests]` in ascending order; not empty.
     pub buckets: Vec<(u64, u64)>,
 }
@@ -46,7 +45,8 @@ pub(super) fn draw(curves: &[Curve], label: &str) -> Option<String> {
     let spare = (0.5 - (high.log10() - low.log10()) / 2.0).max(0.05);
     let (from, to) = (low.log10() - spare, high.log10() + spare);
     let y = Scale::new((from, to), (BOTTOM, TOP));
-    let mut svg = Svg::new(BOTTOM + 48.0 + legend_rows(&drawn) * 18.0, label);
+    let names: Vec<_> = drawn.iter().map(|curve| (curve.name.as_str(), curve.look)).collect();
+    let mut svg = Svg::new(BOTTOM + 42.0 + legend_height(&names, LEFT), label);
     for us in grid(from, to) {
         svg.line((LEFT, y.at(us.log10())), (RIGHT, y.at(us.log10())), "grid");
         svg.text(LEFT - 6.0, y.at(us.log10()) + 4.0, Anchor::End, "tick", time(us));
@@ -63,18 +63,12 @@ pub(super) fn draw(curves: &[Curve], label: &str) -> Option<String> {
     svg.text(f64::midpoint(LEFT, RIGHT), BOTTOM + 33.0, Anchor::Middle, "axis", "requests answered within");
     for curve in &drawn {
         let points = points(&curve.buckets).map(|(at, us)| (x.at(at), y.at(us.log10())));
-        svg.curve(&points.collect::<Vec<_>>(), curve.index, &curve.name);
+        svg.curve(&points.collect::<Vec<_>>(), curve.look, &curve.name);
     }
     svg.line((LEFT, TOP), (LEFT, BOTTOM), "frame");
     svg.line((LEFT, BOTTOM), (RIGHT, BOTTOM), "frame");
-    let names: Vec<_> = drawn.iter().map(|curve| (curve.name.clone(), curve.index)).collect();
     svg.legend(&names, LEFT, BOTTOM + 50.0);
     Some(svg.finish())
-}
-
-/// More than enough rows for names of a dozen letters.
-fn legend_rows(curves: &[&Curve]) -> f64 {
-    (curves.len() as f64 / 3.0).ceil()
 }
 
 /// How many nines a share has: 0.9 has one, 0.99 two.
@@ -149,7 +143,7 @@ mod tests {
 
     #[test]
     fn one_value_alone_is_a_flat_line_and_none_is_no_drawing() {
-        let curve = |buckets| Curve { name: "x".into(), index: 0, buckets };
+        let curve = |buckets| Curve { name: "x".into(), look: Look::nth(0), buckets };
         assert!(draw(&[curve(vec![(3000, 1)])], "").is_some());
         assert!(draw(&[curve(Vec::new())], "").is_none());
     }

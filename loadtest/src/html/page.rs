@@ -1,20 +1,24 @@
 //! The page: its frame, and what comes in which order.
 
+use std::fmt::Write as _;
+
 use super::{
     folder::Folder,
     scenario,
     stats::{Part, group},
     summary,
-    svg::escape,
+    svg::{Look, escape},
     timeline,
 };
 
 const STYLE: &str = include_str!("style.css");
 
-/// The order of subjects over the whole page, so that one has the same colour everywhere.
+/// The looks of subjects over the whole page, so that one has the same colour everywhere.
 #[derive(Debug)]
 pub(super) struct Palette<'a> {
     subjects: Vec<&'a str>,
+    /// How many of them, from the front, are no references.
+    rivals: usize,
 }
 
 impl<'a> Palette<'a> {
@@ -26,12 +30,14 @@ impl<'a> Palette<'a> {
             }
         }
         subjects.sort_by_key(|subject| Part::of(subject, ours));
-        Self { subjects }
+        let rivals = subjects.partition_point(|subject| Part::of(subject, ours) != Part::Reference);
+        Self { subjects, rivals }
     }
 
-    /// Which series a subject is.
-    pub(super) fn index(&self, subject: &str) -> usize {
-        self.subjects.iter().position(|known| *known == subject).unwrap_or_default()
+    /// How a subject looks.
+    pub(super) fn look(&self, subject: &str) -> Look {
+        let at = self.subjects.iter().position(|known| *known == subject).unwrap_or_default();
+        at.checked_sub(self.rivals).map_or(Look::nth(at), Look::reference)
     }
 }
 
@@ -44,12 +50,17 @@ pub(super) fn render(folder: &Folder, title: &str, ours: &str) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
          <title>Load report {title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <h1>Load report</h1>\n<p>{title}: {} runs of {} subjects in {} scenarios.</p>\n",
-        folder.reports.len(),
-        palette.subjects.len(),
-        scenarios.len()
+         <h1>Load report</h1>\n"
     );
-    if !scenarios.is_empty() {
+    if scenarios.is_empty() {
+        let _infallible = writeln!(page, "<p>{title}.</p>");
+    } else {
+        let (runs, subjects) = (folder.reports.len(), palette.subjects.len());
+        let _infallible = writeln!(
+            page,
+            "<p>{title}. Runs: {runs}, subjects: {subjects}, scenarios: {}.</p>",
+            scenarios.len()
+        );
         page.push_str(&summary::verdict(&folder.reports));
         page.push_str(&summary::table(&scenarios, ours));
     }

@@ -52,14 +52,14 @@ pub(super) fn section(scenario: &Scenario<'_>, palette: &Palette<'_>) -> String 
 
 fn bar(row: &Row<'_>, palette: &Palette<'_>, values: Vec<f64>) -> Option<Bar> {
     let spread = Spread::of(&values)?;
-    Some(Bar { name: row.subject.to_owned(), index: palette.index(row.subject), spread })
+    Some(Bar { name: row.subject.to_owned(), look: palette.look(row.subject), spread })
 }
 
 fn latency(scenario: &Scenario<'_>, palette: &Palette<'_>) -> String {
     let title = "Latency by percentile";
     let curve = |row: &Row<'_>| Curve {
         name: row.subject.to_owned(),
-        index: palette.index(row.subject),
+        look: palette.look(row.subject),
         buckets: row.histogram(),
     };
     let curves: Vec<Curve> = scenario.rows.iter().map(curve).collect();

@@ -112,7 +112,7 @@ impl Part {
     }
 }
 
-/// Groups reports by scenario and subject.
+/// Groups reports by scenario, in the order of names, and subject.
 pub(super) fn group<'a>(reports: &'a [Report], ours: &str) -> Vec<Scenario<'a>> {
     let mut scenarios: Vec<Scenario<'a>> = Vec::new();
     for report in reports {
@@ -127,6 +127,7 @@ pub(super) fn group<'a>(reports: &'a [Report], ours: &str) -> Vec<Scenario<'a>> 
             None => rows.push(Row { subject, runs: vec![report] }),
         }
     }
+    scenarios.sort_by_key(|scenario| scenario.name);
     for scenario in &mut scenarios {
         scenario.rows.sort_by_key(|row| Part::of(row.subject, ours));
     }

@@ -108,7 +108,8 @@ fn cells(row: &Row<'_>, ratio: Option<Spread>) -> String {
 fn cell(spread: Option<Spread>, text: impl Fn(f64) -> String) -> String {
     match spread {
         None => "<td>–</td>".to_owned(),
-        Some(Spread { median, min, max }) if min == max => format!("<td>{}</td>", text(median)),
+        // Equal, or not to be told apart in three digits.
+        Some(Spread { median, min, max }) if text(min) == text(max) => format!("<td>{}</td>", text(median)),
         Some(Spread { median, min, max }) => {
             format!("<td>{}<small>{}..{}</small></td>", text(median), text(min), text(max))
         }

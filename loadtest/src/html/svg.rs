@@ -8,14 +8,42 @@ use std::fmt::{Display, Write as _};
 /// Width of every drawing, in its own units; one is a pixel at most.
 pub(super) const WIDTH: f64 = 560.0;
 
-/// Colours in the page's style; subjects beyond them share one and differ in the dashes.
+/// Colours of the page's style for series, `c0` and on; those beyond share one and differ in the dashes.
 const COLOURS: usize = 8;
+
+/// Greys after them, for what is no rival.
+const GREYS: usize = 2;
 
 /// Dashes tell lines apart without colour.
 const DASHES: [&str; 5] = ["none", "7 3", "2 3", "9 3 2 3", "14 4"];
 
-/// Width of a letter of the small type that drawings use, at most on average.
-pub(super) const LETTER: f64 = 6.8;
+/// Room that a text of the drawings' type takes, at most: by the widest of common fonts, letter by letter.
+pub(super) fn width(text: &str) -> f64 {
+    text.chars().map(letter).sum()
+}
+
+fn letter(c: char) -> f64 {
+    match c {
+        'i' | 'j' | 'l' | 'I' | ' ' | '.' | ',' | ':' | '\'' | '|' => 4.2,
+        'f' | 'r' | 't' | '-' | '(' | ')' => 5.3,
+        'm' | 'w' | 'M' | 'W' | '…' => 11.8,
+        'A'..='Z' | '0'..='9' => 8.5,
+        _ => 7.6,
+    }
+}
+
+/// As much of a text as fits into `room`; what is left out is shown by dots.
+pub(super) fn clipped(text: &str, room: f64) -> String {
+    if width(text) <= room {
+        return text.to_owned();
+    }
+    let mut left = room - letter('…');
+    let fits = |c: &char| {
+        left -= letter(*c);
+        left >= 0.0
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
+}
 
 /// Where a text is anchored.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +60,30 @@ impl Anchor {
             Self::Middle => "middle",
             Self::End => "end",
         }
+    }
+}
+
+/// How a series looks in every drawing of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    colour: usize,
+    dashes: &'static str,
+}
+
+impl Look {
+    /// Of the series of this number.
+    pub(super) const fn nth(number: usize) -> Self {
+        Self { colour: number % COLOURS, dashes: DASHES[number % DASHES.len()] }
+    }
+
+    /// Of the series of this number, where it has a drawing to itself.
+    pub(super) const fn solid(number: usize) -> Self {
+        Self { colour: number % COLOURS, dashes: DASHES[0] }
+    }
+
+    /// Of the reference of this number: a grey.
+    pub(super) const fn reference(number: usize) -> Self {
+        Self { colour: COLOURS + number % GREYS, dashes: DASHES[(number + 1) % DASHES.len()] }
     }
 }
 
@@ -78,9 +130,9 @@ impl Svg {
         ));
     }
 
-    /// A filled box in the colour of series `index`, with words for whoever points at it.
-    pub(super) fn bar(&mut self, at: (f64, f64), size: (f64, f64), index: usize, hint: &str) {
-        let (colour, hint) = (index % COLOURS, escape(hint));
+    /// A filled box with words for whoever points at it.
+    pub(super) fn bar(&mut self, at: (f64, f64), size: (f64, f64), look: Look, hint: &str) {
+        let (colour, hint) = (look.colour, escape(hint));
         self.push(format_args!(
             r#"<rect x="{:.1}" y="{:.1}" width="{:.1}" height="{:.1}" class="f{colour}"><title>{hint}</title></rect>"#,
             at.0,
@@ -90,18 +142,18 @@ impl Svg {
         ));
     }
 
-    /// A dot in the colour of series `index`.
-    pub(super) fn dot(&mut self, at: (f64, f64), index: usize, hint: &str) {
-        let (colour, hint) = (index % COLOURS, escape(hint));
+    /// A dot.
+    pub(super) fn dot(&mut self, at: (f64, f64), look: Look, hint: &str) {
+        let (colour, hint) = (look.colour, escape(hint));
         self.push(format_args!(
             r#"<circle cx="{:.1}" cy="{:.1}" r="3" class="f{colour}"><title>{hint}</title></circle>"#,
             at.0, at.1
         ));
     }
 
-    /// A line through points in the colour and dashes of series `index`.
-    pub(super) fn curve(&mut self, points: &[(f64, f64)], index: usize, hint: &str) {
-        let (colour, dashes, hint) = (index % COLOURS, DASHES[index % DASHES.len()], escape(hint));
+    /// A line through points.
+    pub(super) fn curve(&mut self, points: &[(f64, f64)], look: Look, hint: &str) {
+        let (Look { colour, dashes }, hint) = (look, escape(hint));
         let mut path = String::new();
         for (x, y) in points {
             let _infallible = write!(path, "{x:.1},{y:.1} ");
@@ -112,20 +164,13 @@ impl Svg {
         ));
     }
 
-    /// Names beside samples of their lines, in as many rows as they need from `y` on; returns where the next
-    /// thing may begin.
-    pub(super) fn legend(&mut self, names: &[(String, usize)], left: f64, y: f64) -> f64 {
-        let (mut x, mut y) = (left, y);
-        for (name, index) in names {
-            let width = 34.0 + name.chars().count() as f64 * LETTER + 14.0;
-            if x > left && x + width > WIDTH {
-                (x, y) = (left, y + 18.0);
-            }
-            self.curve(&[(x, y), (x + 28.0, y)], *index, name);
+    /// Names beside samples of their lines, in rows from `y` on.
+    pub(super) fn legend(&mut self, names: &[(&str, Look)], left: f64, y: f64) {
+        for (&(name, look), (x, row)) in names.iter().zip(legend_places(names, left)) {
+            let y = y + f64::from(row) * LEGEND_ROW;
+            self.curve(&[(x, y), (x + 28.0, y)], look, name);
             self.text(x + 34.0, y + 4.0, Anchor::Start, "label", name);
-            x += width;
         }
-        y + 18.0
     }
 
     /// The finished element.
@@ -137,6 +182,28 @@ impl Svg {
     fn push(&mut self, element: std::fmt::Arguments<'_>) {
         let _infallible = writeln!(self.text, "{element}");
     }
+}
+
+/// Height of a row of a legend.
+const LEGEND_ROW: f64 = 18.0;
+
+/// Height of a legend that begins at `left`.
+pub(super) fn legend_height(names: &[(&str, Look)], left: f64) -> f64 {
+    legend_places(names, left).last().map_or(0.0, |(_, row)| f64::from(row + 1) * LEGEND_ROW)
+}
+
+/// Position along the row, and the row, of every name.
+fn legend_places(names: &[(&str, Look)], left: f64) -> impl Iterator<Item = (f64, u32)> {
+    let (mut x, mut row) = (left, 0);
+    names.iter().map(move |(name, _)| {
+        let room = 34.0 + width(name) + 14.0;
+        if x > left && x + room > WIDTH {
+            (x, row) = (left, row + 1);
+        }
+        let place = (x, row);
+        x += room;
+        place
+    })
 }
 
 /// Makes text harmless in HTML and in attributes.
@@ -226,6 +293,29 @@ mod tests {
         let texts = [0.0, 0.257, 12.34, 999.6, 12_345.0, 2_500_000.0].map(short);
         assert_eq!(texts, ["0", "0.26", "12.3", "1000", "12.3k", "2.5M"]);
         assert_eq!([0.5, 10.0, 20_000.0, 0.999].map(plain), ["0.5", "10", "20k", "0.999"]);
+    }
+
+    #[test]
+    fn a_legend_takes_the_rows_it_needs_and_stays_inside() {
+        let names = vec![("a subject of some length", Look::nth(0)); 5];
+        let places: Vec<_> = legend_places(&names, 60.0).collect();
+        assert_eq!(places.iter().map(|place| place.1).collect::<Vec<_>>(), [0, 0, 1, 1, 2]);
+        assert!((legend_height(&names, 60.0) - 54.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn references_are_grey_and_no_series_is() {
+        assert!((0..20).all(|number| Look::nth(number).colour < COLOURS));
+        assert!((0..4).all(|number| Look::reference(number).colour >= COLOURS));
+        assert_ne!(Look::nth(0), Look::nth(8), "the dashes differ");
+    }
+
+    #[test]
+    fn long_names_are_clipped_to_the_room_there_is() {
+        assert_eq!(clipped("nginx", 100.0), "nginx");
+        let clip = clipped("RSA 2048, X25519MLKEM768, resumed", 100.0);
+        assert!(clip.starts_with("RSA 2048") && clip.ends_with('…') && width(&clip) <= 100.0, "{clip}");
+        assert_eq!(clipped("x", 0.0), "…");
     }
 
     #[test]

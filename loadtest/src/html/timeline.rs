@@ -8,6 +8,7 @@ use super::{
     page,
     stats::Spread,
     summary::MIB,
+    svg::Look,
     times::{self, Base, Lane, Line, Plot},
 };
 use crate::handshakes::Report;
@@ -17,17 +18,13 @@ const POINTS: usize = 800;
 
 /// Handshakes of one `loadgen handshakes`.
 pub(super) fn handshakes(report: &Report) -> String {
-    let bar = |name: String, index, spread| Bar { name, index, spread };
+    let bar = |name: String, number, spread| Bar { name, look: Look::nth(number), spread };
     let costs = report.cases.iter().flat_map(|case| {
         let name = |kind: &str| format!("{}, {}, {kind}", case.key, case.key_exchange);
         [bar(name("full"), 0, case.full.cpu_us), bar(name("resumed"), 1, case.resumed.cpu_us)]
     });
-    let ratios = report.cases.iter().map(|case| {
-        let wanted = case.wanted_ratio.map_or(String::new(), |wanted| {
-            format!(", wanted {wanted}: {}", if case.is_good() { "good" } else { "FAILED" })
-        });
-        bar(format!("{}, {}{wanted}", case.key, case.key_exchange), 2, case.ratio)
-    });
+    let ratios =
+        report.cases.iter().map(|case| bar(format!("{}, {}", case.key, case.key_exchange), 2, case.ratio));
     let rates = report.cases.iter().flat_map(|case| {
         let name = |kind: &str| format!("{}, {}, {kind}", case.key, case.key_exchange);
         let flat = |value| Spread { median: value, min: value, max: value };
@@ -55,23 +52,41 @@ pub(super) fn handshakes(report: &Report) -> String {
         ),
         draw(
             "Full by resumed",
-            "How many times cheaper a resumed handshake is than a full one, with what is wanted where something is.",
+            "How many times cheaper a resumed handshake is than a full one, median and whisker over the rounds. Longer is better.",
             "CPU of a full handshake by that of a resumed one",
             ratios.collect(),
         ),
     ];
     let intro = format!(
         "Client side only, over memory, by key of both certificates and by key exchange: {} rounds of {} each. The \
-         clock's own {:.1} µs per handshake are included.",
-        report.rounds, report.count, report.clock_us
+         clock's own {:.1} µs per handshake are included. Full by resumed: {}.",
+        report.rounds,
+        report.count,
+        report.clock_us,
+        wanted(report)
     );
     page::section("Handshakes", &intro, &inside.concat())
+}
+
+/// What is asked of the ratios, and whether it holds.
+fn wanted(report: &Report) -> String {
+    let judged = report.cases.iter().filter_map(|case| {
+        let (wanted, found) = (case.wanted_ratio?, case.ratio.median);
+        let verdict = if case.is_good() { "good" } else { "FAILED" };
+        Some(format!("{}, {}: {found:.2}, wanted at least {wanted}: {verdict}", case.key, case.key_exchange))
+    });
+    judged.collect::<Vec<_>>().join("; ")
 }
 
 /// The gateway's metrics over time.
 pub(super) fn gateway(name: &str, samples: &[Sample]) -> String {
     let samples = thinned(samples);
-    let line = |name: &str, index, points| Line { name: name.to_owned(), index, points };
+    let line = |name: &str, number, points| Line { name: name.to_owned(), look: Look::nth(number), points };
+    let alone =
+        |name: &str, number, points| Line { name: name.to_owned(), look: Look::solid(number), points };
+    // Before the first request there is no reuse, and its zero would hide the rest.
+    let used = samples.iter().filter(|sample| sample.requests > 0);
+    let reuse = used.map(|sample| (seconds(sample), sample.reuse_ratio)).collect();
     let gauge = |value: fn(&Sample) -> f64| -> Vec<(f64, f64)> {
         samples.iter().map(|sample| (seconds(sample), value(sample))).collect()
     };
@@ -97,21 +112,21 @@ pub(super) fn gateway(name: &str, samples: &[Sample]) -> String {
              begin at zero.",
             "1 - connections / requests",
             Base::Data,
-            vec![line("reuse", 2, gauge(|sample| sample.reuse_ratio))],
+            vec![alone("reuse", 2, reuse)],
         ),
         draw(
             "Requests over time",
             "Requests that ended, per second between two samples.",
             "requests per second",
             Base::Zero,
-            vec![line("requests", 0, rates(&samples, |sample| sample.requests))],
+            vec![alone("requests", 0, rates(&samples, |sample| sample.requests))],
         ),
         draw(
             "Connections over time",
             "Connections to the provider in any state, at each sample.",
             "connections",
             Base::Zero,
-            vec![line("connections", 3, gauge(|sample| sample.connections as f64))],
+            vec![alone("connections", 3, gauge(|sample| sample.connections as f64))],
         ),
     ];
     let intro = format!("{} samples of the gateway's metrics.", samples.len());
@@ -148,7 +163,8 @@ pub(super) fn storm(name: &str, storm: &Storm) -> String {
         lanes.entry(&fault.fault.kind).or_default().push(fault.at);
     }
     let lanes = lanes.into_iter().map(|(name, at)| Lane { name: name.replace('_', " "), at }).collect();
-    let lines = vec![Line { name: "resident memory".to_owned(), index: 0, points: memory.collect() }];
+    let lines =
+        vec![Line { name: "resident memory".to_owned(), look: Look::nth(0), points: memory.collect() }];
     let plot = Plot { axis: "resident memory, MiB", base: Base::Zero, lines, lanes };
     let title = "Memory and faults over time";
     let sentence = "Resident memory of gateway, provider and callers together above; below, one dot for every fault, \
@@ -169,7 +185,12 @@ pub(super) fn storm(name: &str, storm: &Storm) -> String {
         storm.seed,
         outcomes.join(", ")
     );
-    page::section(&format!("Storm: {name}"), &intro, &inside)
+    page::section(&storm_title(name), &intro, &inside)
+}
+
+fn storm_title(name: &str) -> String {
+    let named = name.trim_start_matches("storm").trim_start_matches('-');
+    if named.is_empty() { "Storm".to_owned() } else { format!("Storm: {named}") }
 }
 
 fn failed(failures: &[String]) -> String {

@@ -1,11 +1,13 @@
 //! Things over time: lines, and marks in lanes under them.
 
-use super::svg::{Anchor, LETTER, Scale, Svg, WIDTH, plain, ticks};
+use super::svg::{Anchor, Look, Scale, Svg, WIDTH, clipped, legend_height, plain, ticks, width};
 
 const RIGHT: f64 = WIDTH - 16.0;
 const TOP: f64 = 10.0;
 /// Height of the lines' part.
 const HEIGHT: f64 = 170.0;
+/// Room for names of lanes at most.
+const NAMES: f64 = 190.0;
 /// Height of one lane.
 const LANE: f64 = 17.0;
 
@@ -23,8 +25,8 @@ pub(super) enum Base {
 pub(super) struct Line {
     /// Name in the legend.
     pub name: String,
-    /// Which series, for colour and dashes.
-    pub index: usize,
+    /// Its colour and dashes.
+    pub look: Look,
     /// Seconds, value.
     pub points: Vec<(f64, f64)>,
 }
@@ -61,15 +63,17 @@ pub(super) fn draw(plot: &Plot<'_>, label: &str) -> Option<String> {
         Base::Zero => 0.0,
         Base::Data => points().map(|point| point.1).reduce(f64::min)?,
     };
-    let letters = plot.lanes.iter().map(|lane| lane.name.chars().count()).max().unwrap_or(0);
-    let left = (letters as f64 * LETTER + 12.0).clamp(66.0, 190.0);
+    let names = plot.lanes.iter().map(|lane| width(&lane.name)).fold(56.0, f64::max).min(NAMES);
+    let left = names + 10.0;
     let values = ticks(low, high, 4);
     let (floor, lanes) = (TOP + HEIGHT, plot.lanes.len() as f64 * LANE);
     let y = Scale::new((values[0], values.last().copied().unwrap_or(high)), (floor, TOP));
     let x = Scale::new((0.0, end), (left, RIGHT));
     let bottom = floor + if lanes > 0.0 { lanes + 6.0 } else { 0.0 };
-    let has_legend = plot.lines.len() > 1;
-    let mut svg = Svg::new(bottom + if has_legend { 64.0 } else { 42.0 }, label);
+    // One line is named by the axis.
+    let named = if plot.lines.len() > 1 { plot.lines.as_slice() } else { &[] };
+    let legend: Vec<_> = named.iter().map(|line| (line.name.as_str(), line.look)).collect();
+    let mut svg = Svg::new(bottom + 42.0 + legend_height(&legend, left), label);
     for value in values {
         svg.line((left, y.at(value)), (RIGHT, y.at(value)), "grid");
         svg.text(left - 6.0, y.at(value) + 4.0, Anchor::End, "tick", plain(value));
@@ -82,20 +86,17 @@ pub(super) fn draw(plot: &Plot<'_>, label: &str) -> Option<String> {
     svg.text(f64::midpoint(left, RIGHT), bottom + 33.0, Anchor::Middle, "axis", "time since the start, s");
     for line in &plot.lines {
         let drawn: Vec<_> = line.points.iter().map(|&(at, value)| (x.at(at), y.at(value))).collect();
-        svg.curve(&drawn, line.index, &line.name);
+        svg.curve(&drawn, line.look, &line.name);
     }
     for (row, lane) in plot.lanes.iter().enumerate() {
         let middle = floor + 6.0 + (row as f64 + 0.5) * LANE;
-        svg.text(left - 6.0, middle + 4.0, Anchor::End, "tick", &lane.name);
+        svg.text(left - 6.0, middle + 4.0, Anchor::End, "tick", clipped(&lane.name, names));
         for &at in &lane.at {
-            svg.dot((x.at(at), middle), 1, &format!("{} at {at:.1} s", lane.name));
+            svg.dot((x.at(at), middle), Look::nth(1), &format!("{} at {at:.1} s", lane.name));
         }
     }
     svg.line((left, TOP), (left, bottom), "frame");
     svg.line((left, floor), (RIGHT, floor), "frame");
-    if has_legend {
-        let names: Vec<_> = plot.lines.iter().map(|line| (line.name.clone(), line.index)).collect();
-        svg.legend(&names, left, bottom + 52.0);
-    }
+    svg.legend(&legend, left, bottom + 50.0);
     Some(svg.finish())
 }
