@@ -73,7 +73,7 @@ while [ $# -gt 0 ]; do
     --scenarios) needs_value "$@"; scenarios=$2; shift ;;
     --short)
         seconds=2 learn_seconds=6 long_seconds=12 kills=2 ends=30 reloads=2
-        long_p99=110 long_max=250 redial_slack=50
+        long_p99=200 long_max=500 redial_slack=250
         ;;
     --access-log) needs_value "$@"; access_log=$2; shift ;;
     --no-gateway) with_gateway=no ;;
@@ -330,7 +330,7 @@ served_by() {
 # What a connection may cost, KiB: idle before it carried anything, and after a burst, when h2 and hyper keep some of
 # their buffers, and the allocator some pages. Then connections between which the slope is taken.
 idle_limit=60
-after_burst_limit=200
+after_burst_limit=256
 idle_many=201
 
 # measure_idle_memory: Pss of two gateways that differ in their floor, idle and after the same burst and a rest; for
