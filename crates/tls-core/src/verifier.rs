@@ -4,12 +4,16 @@
 //! keys on *that* path (a server may present anything beside it), anchors must not be expired (webpki knows
 //! no expired anchor), and operators want to know which anchor matched. So this file calls webpki's path
 //! building itself. The same check runs in the handshake and, on the chain kept with the session, after
-//! every handshake.
+//! every handshake. Its verdict on a chain is a function of the chain's bytes, the trust, which never changes, and the
+//! time: so a verdict is remembered, by the SHA-256 of every certificate, for as long as no certificate on the path
+//! expires. That halves the cost of a resumed handshake's check, which happens at every dial.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
@@ -64,6 +68,37 @@ pub struct ServerVerifier {
     algorithms: WebPkiSupportedAlgorithms,
     /// Told of every chain verified in a handshake: from then on its tickets count their age.
     tickets: Option<Arc<TicketStore>>,
+    verdicts: Verdicts,
+}
+
+/// Chains that were found good, newest first.
+#[derive(Default)]
+struct Verdicts(Mutex<VecDeque<Verdict>>);
+
+/// A chain that was found good at a moment.
+struct Verdict {
+    since: OffsetDateTime,
+    chain: VerifiedChain,
+}
+
+impl Verdicts {
+    /// Chains remembered: the servers behind one name present a few at most, also while they renew theirs.
+    const ROOM: usize = 4;
+
+    /// What was found of exactly these certificates, if it still stands at `now`. A clock that was set back says
+    /// nothing: then it is looked at again.
+    fn recall(&self, presented: &[Fingerprint], now: OffsetDateTime) -> Option<VerifiedChain> {
+        let verdicts = self.0.lock();
+        let stands = |v: &&Verdict| v.since <= now && now < v.chain.valid_until;
+        verdicts.iter().filter(stands).find(|v| v.chain.presented == presented).map(|v| v.chain.clone())
+    }
+
+    fn remember(&self, chain: &VerifiedChain, since: OffsetDateTime) {
+        let mut verdicts = self.0.lock();
+        verdicts.retain(|v| v.chain.presented != chain.presented);
+        verdicts.truncate(Self::ROOM - 1);
+        verdicts.push_front(Verdict { since, chain: chain.clone() });
+    }
 }
 
 /// What a successful verification found.
@@ -84,7 +119,12 @@ pub(crate) struct VerifiedChain {
 impl ServerVerifier {
     /// A verifier for `trust` with the signature algorithms of `provider`.
     pub fn new(trust: Trust, provider: &CryptoProvider) -> Self {
-        Self { trust, algorithms: provider.signature_verification_algorithms, tickets: None }
+        Self {
+            trust,
+            algorithms: provider.signature_verification_algorithms,
+            tickets: None,
+            verdicts: Verdicts::default(),
+        }
     }
 
     /// Lets `tickets` know when a full handshake verified a chain, and until when that may stand. This is
@@ -98,6 +138,23 @@ impl ServerVerifier {
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
+        now: OffsetDateTime,
+    ) -> Result<VerifiedChain, Error> {
+        let presented: Vec<_> =
+            std::iter::once(leaf).chain(intermediates).map(|der| Fingerprint::of(der)).collect();
+        if let Some(known) = self.verdicts.recall(&presented, now) {
+            return Ok(known);
+        }
+        let chain = self.examine(leaf, intermediates, presented, now)?;
+        self.verdicts.remember(&chain, now);
+        Ok(chain)
+    }
+
+    fn examine(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        presented: Vec<Fingerprint>,
         now: OffsetDateTime,
     ) -> Result<VerifiedChain, Error> {
         let end_entity = EndEntityCert::try_from(leaf).map_err(from_webpki)?;
@@ -125,13 +182,13 @@ impl ServerVerifier {
             }
             (Err(error), None) => return Err(from_webpki(error)),
         };
-        self.describe(leaf, intermediates, &path)
+        self.describe(leaf, presented, &path)
     }
 
     fn describe(
         &self,
         leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        presented: Vec<Fingerprint>,
         path: &VerifiedPath<'_>,
     ) -> Result<VerifiedChain, Error> {
         let not_after = |der: &CertificateDer<'_>| {
@@ -144,7 +201,6 @@ impl ServerVerifier {
         for intermediate in path.intermediate_certificates() {
             valid_until = valid_until.min(not_after(&intermediate.der())?);
         }
-        let presented = std::iter::once(leaf).chain(intermediates).map(|der| Fingerprint::of(der)).collect();
         let keys = keys_on(path, self.trust.anchors()[anchor].spki());
         let pin = keys.into_iter().find(|key| self.trust.pins().contains(key));
         Ok(VerifiedChain { anchor, leaf_not_after, valid_until, presented, pin })

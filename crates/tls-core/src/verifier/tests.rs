@@ -218,3 +218,40 @@ fn another_name_than_the_generations_is_refused() {
     let result = verifier.verify_server_cert(&lab.leaf.der, &[], &name, &[], unix_time(NOW));
     assert!(matches!(result, Err(Error::General(_))));
 }
+
+#[test]
+fn a_verdict_is_remembered_until_a_certificate_on_the_path_expires_and_not_before_it_was_given() {
+    let lab = Lab::new();
+    let verifier = ServerVerifier::new(lab.trust(PinSet::default()), &crypto_provider(&KeyExchange::ALL));
+    let chain = lab.chain();
+    let presented: Vec<_> = chain.iter().map(|der| Fingerprint::of(der)).collect();
+    assert_eq!(verifier.verdicts.recall(&presented, NOW), None);
+    let verified = verifier.verify_chain(&chain[0], &chain[1..], NOW).unwrap();
+    let recall = |at| verifier.verdicts.recall(&presented, at);
+    assert_eq!(recall(NOW), Some(verified.clone()));
+    assert_eq!(recall(verified.valid_until - Duration::SECOND), Some(verified.clone()));
+    assert_eq!(recall(verified.valid_until), None);
+    assert_eq!(recall(NOW - Duration::SECOND), None);
+    assert!(verifier.verify_chain(&chain[0], &chain[1..], verified.valid_until + Duration::SECOND).is_err());
+    // Another selection or order of the same certificates is another chain.
+    assert_eq!(verifier.verdicts.recall(&presented[..1], NOW), None);
+    let turned: Vec<_> = presented.iter().rev().copied().collect();
+    assert_eq!(verifier.verdicts.recall(&turned, NOW), None);
+}
+
+#[test]
+fn what_is_remembered_is_bounded_and_bad_chains_are_not() {
+    let lab = Lab::new();
+    let verifier = ServerVerifier::new(lab.trust(PinSet::default()), &crypto_provider(&KeyExchange::ALL));
+    let chain = lab.chain();
+    let foreign = Lab::new().chain();
+    assert!(verifier.verify_chain(&foreign[0], &foreign[1..], NOW).is_err());
+    assert_eq!(verifier.verdicts.0.lock().len(), 0);
+    // The same leaf with more and more certificates that nobody needs behind it.
+    let mut presented = chain.clone();
+    for _ in 0..10 {
+        verifier.verify_chain(&presented[0], &presented[1..], NOW).unwrap();
+        presented.push(lab.root.der.clone());
+    }
+    assert_eq!(verifier.verdicts.0.lock().len(), Verdicts::ROOM);
+}
