@@ -34,14 +34,18 @@ pub(super) type Sender = Arc<Mutex<Option<SendRequest<Http1Body>>>>;
 /// So long after it was first found not to be ready, an exchange that has ended will not let go of its connection.
 const ENDLESS: Duration = Duration::from_secs(1);
 
-/// A connection that bb8 lends.
+/// A connection that bb8 lends. Small: it lies within every lease.
 pub(crate) struct Http1Connection {
+    parts: Arc<Parts>,
+    place: Place,
+}
+
+struct Parts {
     sender: Sender,
     watch: Arc<dyn Watch>,
     link: Arc<Link>,
     /// Since when its last exchange, which has ended, has not let go of it.
-    lingers: Arc<Mutex<Option<Instant>>>,
-    place: Place,
+    lingers: Mutex<Option<Instant>>,
 }
 
 /// Whether bb8 has the connection here.
@@ -54,41 +58,36 @@ enum Place {
 
 impl Http1Connection {
     pub(super) fn new(sender: Sender, watch: Arc<dyn Watch>, link: Arc<Link>) -> Self {
-        Self { sender, watch, link, lingers: Arc::default(), place: Place::Here }
+        let parts = Parts { sender, watch, link, lingers: Mutex::default() };
+        Self { parts: Arc::new(parts), place: Place::Here }
     }
 
     /// The connection, to be put onto another shelf. What stays behind is spent.
     pub(super) fn take_along(&mut self) -> Self {
         self.place = Place::Elsewhere;
-        Self {
-            sender: self.sender.clone(),
-            watch: self.watch.clone(),
-            link: self.link.clone(),
-            lingers: self.lingers.clone(),
-            place: Place::Here,
-        }
+        Self { parts: self.parts.clone(), place: Place::Here }
     }
 
     /// It is lent only when there is no other: its budget is used up, so that the provider may close it with the next
     /// request, or it may have lost touch with the provider.
     pub(super) fn is_last_resort(&self) -> bool {
-        self.link.is_spent() || self.link.vitals().trust() == Trust::Doubted
+        self.parts.link.is_spent() || self.parts.link.vitals().trust() == Trust::Doubted
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
-        &self.link
+        &self.parts.link
     }
 
     /// It must not be lent again: closed, retired, or left in the middle of an exchange.
     pub(super) fn is_spent(&self) -> bool {
         self.place == Place::Elsewhere
-            || self.link.state() != State::Serving
-            || self.sender.lock().as_ref().is_none_or(SendRequest::is_closed)
+            || self.parts.link.state() != State::Serving
+            || self.parts.sender.lock().as_ref().is_none_or(SendRequest::is_closed)
     }
 
     /// The socket says that it ended, whether or not its task has come to notice.
     pub(super) fn has_ended(&self) -> bool {
-        self.watch.signs() == Signs::Ended
+        self.parts.watch.signs() == Signs::Ended
     }
 }
 
@@ -125,7 +124,7 @@ impl Loan {
     /// Looks before it is used: is it open, and has nothing arrived that nobody asked for? Whatever arrived, its own
     /// task reads it: a ticket is harmless, anything else ends the connection.
     pub(crate) fn fitness(&self) -> Fitness {
-        match self.connection.watch.signs() {
+        match self.connection.parts.watch.signs() {
             Signs::Quiet => {}
             Signs::Ended => return Fitness::Ended,
             Signs::Unread => return Fitness::Unready,
@@ -133,11 +132,11 @@ impl Loan {
         if self.link().state() != State::Serving {
             return Fitness::Retired;
         }
-        let ready = match self.connection.sender.lock().as_ref() {
+        let ready = match self.connection.parts.sender.lock().as_ref() {
             Some(sender) if !sender.is_closed() => sender.is_ready(),
             _ => return Fitness::Ended,
         };
-        let mut lingers = self.connection.lingers.lock();
+        let mut lingers = self.connection.parts.lingers.lock();
         if ready {
             *lingers = None;
             return Fitness::Fit;
@@ -153,10 +152,10 @@ impl Loan {
     /// # Cancel safety
     /// Waits only.
     pub(crate) async fn let_go(&self) {
-        if self.connection.sender.lock().as_ref().is_some_and(SendRequest::is_ready) {
+        if self.connection.parts.sender.lock().as_ref().is_some_and(SendRequest::is_ready) {
             return std::future::pending().await;
         }
-        std::future::poll_fn(|cx| match self.connection.sender.lock().as_mut() {
+        std::future::poll_fn(|cx| match self.connection.parts.sender.lock().as_mut() {
             Some(sender) => sender.poll_ready(cx).map(drop),
             None => Poll::Ready(()),
         })
@@ -165,7 +164,7 @@ impl Loan {
 
     /// What passed on it so far.
     pub(crate) fn passed(&self) -> Passed {
-        self.connection.watch.passed()
+        self.connection.parts.watch.passed()
     }
 
     /// Hands a request to hyper; `Err` gives it back where the connection is closing.
@@ -173,7 +172,7 @@ impl Loan {
         &self,
         request: Request<Http1Body>,
     ) -> Result<impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Http1Body>>>>, ()> {
-        self.connection.sender.lock().as_mut().map(|sender| sender.try_send_request(request)).ok_or(())
+        self.connection.parts.sender.lock().as_mut().map(|sender| sender.try_send_request(request)).ok_or(())
     }
 
     /// It carries nothing more, for this reason.
