@@ -162,10 +162,10 @@ make_certificates() {
     }
 }
 
-# write_nginx_config FILE ASSETS STEADY_PORT GOAWAY_PORT: two servers that demand the one client certificate;
-# the second ends every connection after 200 requests.
+# write_nginx_config FILE ASSETS STEADY_PORT GOAWAY_PORT HTTP1_PORT HTTP1_ENDING_PORT: four servers that demand the one
+# client certificate; two speak HTTP/2, two HTTP/1.1 alone; the second of each ends every connection after 200 requests.
 write_nginx_config() {
-    local file=$1 assets=$2 steady=$3 goaway=$4 body
+    local file=$1 assets=$2 steady=$3 goaway=$4 http1=$5 http1_ending=$6 body
     body=$(printf '%1024s' '' | tr ' ' 'x')
     cat >"$file" <<-EOF
 	user $(id -un) $(id -gn);
@@ -199,11 +199,22 @@ write_nginx_config() {
 	        keepalive_requests 200;
 	        location / { return 200 "$body"; }
 	    }
+	    server {
+	        listen 127.0.0.1:$http1 ssl;
+	        keepalive_requests 1000000000;
+	        keepalive_time 1h;
+	        location / { return 200 "$body"; }
+	    }
+	    server {
+	        listen 127.0.0.1:$http1_ending ssl;
+	        keepalive_requests 200;
+	        location / { return 200 "$body"; }
+	    }
 	}
 	EOF
 }
 
-# write_gateway_config FILE ASSETS EGRESS_PORT ADMIN_PORT PROVIDER_PORT POOL
+# write_gateway_config FILE ASSETS EGRESS_PORT ADMIN_PORT PROVIDER_PORT POOL ROUTE
 write_gateway_config() {
     cat >"$1" <<-EOF
 	[egress]
@@ -225,5 +236,6 @@ write_gateway_config() {
 	[[routes]]
 	path_prefix = "/"
 	environment = "production"
+	$7
 	EOF
 }

@@ -43,6 +43,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Print one table of JSON reports: medians over equal scenarios, and ratios between subjects
     Table(TableArgs),
+    /// Judge a run of the laboratory: medians, spreads, ratios to the best peer, as lab.json and as text
+    Summary(SummaryArgs),
+    /// Memory that callers cost who sent one request and stay connected
+    Idle(IdleArgs),
     /// Relay TCP with a delay, to put a long way between the gateway and a provider on this machine
     Relay(RelayArgs),
     /// A gateway, a provider that misbehaves in every way at random, callers at a fixed rate; then the ledger
@@ -123,6 +127,9 @@ pub(crate) struct RedialArgs {
     /// How often in each way
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub times: u32,
+    /// What the machine may add to each time: timers, other work on its cores
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "20ms")]
+    pub slack: Duration,
     /// How long the provider is away, where it goes away
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "500ms")]
     pub away: Duration,
@@ -171,6 +178,39 @@ pub(crate) struct TableArgs {
     /// Report files, or folders of them
     #[arg(required = true)]
     pub reports: Vec<PathBuf>,
+}
+
+/// Flags of `loadgen summary`.
+#[derive(Debug, Args)]
+pub(crate) struct SummaryArgs {
+    /// Folder of a run: its reports, and single figures in `figures`
+    pub folder: PathBuf,
+}
+
+/// Flags of `loadgen idle`.
+#[derive(Debug, Args)]
+pub(crate) struct IdleArgs {
+    /// Where each caller sends its one request: http://host:port/path
+    #[arg(long, value_name = "URL")]
+    pub target: String,
+    /// Process whose memory is read, with its descendants
+    #[arg(long, value_name = "PID")]
+    pub pid: u32,
+    /// Callers
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub connections: u32,
+    /// How long memory is looked at, before the first and after the last caller; the smallest look counts
+    #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "5s")]
+    pub hold: Duration,
+    /// Scenario name kept in the figure
+    #[arg(long, value_name = "NAME", default_value = "idle")]
+    pub scenario: String,
+    /// Name of the program under test kept in the figure
+    #[arg(long, value_name = "NAME", default_value = "target")]
+    pub subject: String,
+    /// Write the figure as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 /// Protocol spoken to the target.

@@ -3,7 +3,15 @@
 //!
 //! Owns the folder and the order of start and stop. What the provider does is told to it by those who test.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt::Display,
+    fs,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use gateway::{
     config::{self, Config},
@@ -25,18 +33,21 @@ pub(crate) const COMMON_NAME: &str = "CUSTOMER-0001-SBX";
 const WARM_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a laboratory is made of.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Setup {
-    /// Lines of `[environments.sandbox.pool]`.
+    /// Lines of `[environments.sandbox.pool]`. Default: none, so that the gateway's defaults hold.
     pub pool: String,
-    /// Whether the gateway writes an access log.
+    /// Further sections of the configuration file. Default: none.
+    pub sections: String,
+    /// Whether the gateway writes an access log. Default: off.
     pub access_log: AccessLog,
 }
 
 /// Whether the gateway writes an access log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum AccessLog {
     /// Not at all.
+    #[default]
     Off,
     /// To [`Lab::access_log`].
     File,
@@ -58,10 +69,23 @@ impl Provider {
     /// # Errors
     /// [`Error::Lab`].
     pub(crate) async fn start(behaviour: Behaviour, seed: u64) -> Result<Self, Error> {
+        Self::start_at(behaviour, seed, &[]).await
+    }
+
+    /// The same, listening at these further addresses too, on the same port.
+    ///
+    /// # Errors
+    /// [`Error::Lab`].
+    pub(crate) async fn start_at(
+        behaviour: Behaviour,
+        seed: u64,
+        also_listen: &[IpAddr],
+    ) -> Result<Self, Error> {
         let pki = Arc::new(Pki::generate(PkiOptions::default()).map_err(lab("make certificates"))?);
         let client =
             pki.issue_client(ClientSpec::named(COMMON_NAME)).map_err(lab("make a client certificate"))?;
         let options = SimulatorOptions {
+            also_listen: also_listen.to_vec(),
             endorsed: vec![client.endorsed()],
             behaviour,
             seed,
@@ -81,14 +105,14 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Starts a gateway whose one environment dials `connect`, and waits until its floor is met.
+    /// Starts a gateway whose one environment dials `connect` (host and port), and waits until its floor is met.
     ///
     /// # Errors
     /// [`Error::Lab`].
     pub(crate) async fn start(
         setup: &Setup,
         provider: &Provider,
-        connect: SocketAddr,
+        connect: impl Display,
     ) -> Result<Self, Error> {
         let folder = tempfile::Builder::new()
             .prefix("tsh-loadtest-")
@@ -108,8 +132,9 @@ impl Lab {
              endpoint = \"https://tsh.test/\"\nconnect = \"{connect}\"\n\
              [environments.sandbox.identity]\ncommon_name = \"{COMMON_NAME}\"\n\
              [environments.sandbox.pool]\n{}\n\
+             {}\n\
              [[routes]]\nname = \"all\"\nenvironment = \"sandbox\"\n",
-            setup.pool
+            setup.pool, setup.sections
         );
         let file = folder.path().join("gateway.toml");
         fs::write(&file, text).map_err(lab("write the configuration"))?;
@@ -149,6 +174,12 @@ impl Lab {
         log_file(&self.folder)
     }
 
+    /// The admin listener, where the metrics are.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        // The configuration has one.
+        self.gateway.admin_address().expect("an admin listener")
+    }
+
     /// What the environment's generations are made of.
     pub(crate) fn environment(&self) -> &config::Environment {
         &self.config.environments[0]
@@ -165,6 +196,6 @@ fn log_file(folder: &TempDir) -> PathBuf {
 }
 
 /// An error of setting up, with what was tried.
-pub(crate) fn lab<E: std::fmt::Display>(action: &'static str) -> impl FnOnce(E) -> Error {
+pub(crate) fn lab<E: Display>(action: &'static str) -> impl FnOnce(E) -> Error {
     move |cause| Error::Lab { action, cause: cause.to_string() }
 }

@@ -13,6 +13,7 @@ mod h2c;
 mod handshakes;
 mod html;
 mod http1;
+mod idle;
 mod lab;
 mod load;
 mod pacer;
@@ -26,8 +27,10 @@ mod report;
 mod resumption;
 mod run;
 mod schedule;
+mod scrape;
 mod source;
 mod storm;
+mod summary;
 mod table;
 mod units;
 mod upload;
@@ -45,7 +48,8 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     args::{
-        Cli, Command, HandshakesArgs, RedialArgs, RelayArgs, ResumptionArgs, RunArgs, StormArgs, TableArgs,
+        Cli, Command, HandshakesArgs, IdleArgs, RedialArgs, RelayArgs, ResumptionArgs, RunArgs, StormArgs,
+        SummaryArgs, TableArgs,
     },
     error::Error,
     plan::Plan,
@@ -63,6 +67,8 @@ fn main() -> ExitCode {
     let mut out = io::stdout();
     let outcome = match (&cli.command, &cli.run) {
         (Some(Command::Table(args)), _) => table(args, &mut out),
+        (Some(Command::Summary(args)), _) => summary(args, &mut out),
+        (Some(Command::Idle(args)), _) => idle(args, &mut out),
         (Some(Command::Relay(args)), _) => relay(args),
         (Some(Command::Storm(args)), _) => storm(args, &mut out),
         (Some(Command::Resumption(args)), _) => resumption(args, &mut out),
@@ -87,6 +93,22 @@ fn table(args: &TableArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let reports = table::read(&args.reports)?;
     table::write(&reports, out).map_err(not_written)?;
     Ok(code(table::all_good(&reports)))
+}
+
+fn summary(args: &SummaryArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let summary = summary::Summary::of(&args.folder)?;
+    write_json(&summary, &args.folder.join(summary::FILE), out)?;
+    summary.write_text(out).map_err(not_written)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn idle(args: &IdleArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let idle = idle::run(args)?;
+    if let Some(file) = &args.json {
+        write_json(&idle, file, out)?;
+    }
+    idle.write_text(out).map_err(not_written)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn relay(args: &RelayArgs) -> Result<ExitCode, Error> {

@@ -163,7 +163,11 @@ fn check_combinations(args: &RunArgs) -> Result<(), Error> {
     Ok(())
 }
 
-fn parse_target(target: &str) -> Result<(String, u16, String, PathAndQuery), Error> {
+/// Host, port, authority and path of a target.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub(crate) fn parse_target(target: &str) -> Result<(String, u16, String, PathAndQuery), Error> {
     let usage =
         |why: &str| Error::Usage(format!("--target `{target}` {why}, as in http://127.0.0.1:8080/path"));
     let uri: Uri = target.parse().map_err(|_| usage("is not a URL: write one"))?;
@@ -176,7 +180,11 @@ fn parse_target(target: &str) -> Result<(String, u16, String, PathAndQuery), Err
     Ok((host, authority.port_u16().unwrap_or(80), authority.as_str().to_owned(), path))
 }
 
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, Error> {
+/// The first address of a host.
+///
+/// # Errors
+/// [`Error::Resolve`].
+pub(crate) fn resolve(host: &str, port: u16) -> Result<SocketAddr, Error> {
     let failed = |source| Error::Resolve { host: host.to_owned(), source };
     let mut addresses = (host, port).to_socket_addrs().map_err(failed)?;
     addresses.next().ok_or_else(|| failed(std::io::Error::other("the name has no address")))

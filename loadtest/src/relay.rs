@@ -91,20 +91,15 @@ async fn carry(near: TcpStream, to: SocketAddr, round_trip: Duration) -> io::Res
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
     let one_way = round_trip / 2;
-    tokio::try_join!(
+    tokio::join!(
         way(near_read, far_write, one_way, handshake_done),
         way(far_read, near_write, one_way, handshake_done)
-    )?;
+    );
     Ok(())
 }
 
 /// One direction. Its end is passed on like a byte: after the same delay.
-async fn way(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    delay: Duration,
-    not_before: Instant,
-) -> io::Result<()> {
+async fn way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration, not_before: Instant) {
     let (sender, mut pieces) = mpsc::channel::<(Instant, Bytes)>(ON_THE_WAY);
     let read = async move {
         let mut buffer = vec![0; PIECE];
@@ -114,22 +109,22 @@ async fn way(
             let sent = Instant::now().max(not_before);
             let piece = Bytes::copy_from_slice(&buffer[..n]);
             if sender.send((sent + delay, piece)).await.is_err() || n == 0 {
-                return Ok::<(), io::Error>(());
+                return;
             }
         }
     };
     let write = async move {
         while let Some((due, piece)) = pieces.recv().await {
             sleep_until(due).await;
-            if piece.is_empty() {
-                return to.shutdown().await;
+            // Where nobody takes it any more, only this direction is over: the news of that come the other way, and
+            // take as long as any.
+            let taken = if piece.is_empty() { to.shutdown().await } else { to.write_all(&piece).await };
+            if piece.is_empty() || taken.is_err() {
+                return;
             }
-            to.write_all(&piece).await?;
         }
-        Ok(())
     };
-    tokio::try_join!(read, write)?;
-    Ok(())
+    tokio::join!(read, write);
 }
 
 #[cfg(test)]
@@ -161,6 +156,32 @@ mod tests {
         }
         stream.shutdown().await.unwrap();
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_far_side_takes_half_a_round_trip_however_much_is_sent_to_it() {
+        let round_trip = Duration::from_millis(200);
+        let far = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = far.local_addr().unwrap();
+        let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = front.local_addr().unwrap();
+        tokio::spawn(async move { carry(front.accept().await.unwrap().0, to, round_trip).await });
+        let (mut from_near, mut to_far) = TcpStream::connect(at).await.unwrap().into_split();
+        let (far, _) = far.accept().await.unwrap();
+        let sending = tokio::spawn(async move {
+            while to_far.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        // Until there is something on the way that the far side will not take.
+        tokio::time::sleep(round_trip * 3).await;
+        let cut = Instant::now();
+        far.set_zero_linger().unwrap();
+        drop(far);
+        // An end or a reset.
+        assert!(matches!(from_near.read(&mut [0]).await, Ok(0) | Err(_)));
+        assert!(cut.elapsed() >= round_trip / 2, "{:?}", cut.elapsed());
+        sending.abort();
     }
 
     #[tokio::test]

@@ -15,22 +15,33 @@ use tokio::time::{Instant, sleep};
 use crate::{
     args::ResumptionArgs,
     error::Error,
-    lab::{AccessLog, Lab, Provider, Setup, lab},
+    lab::{Lab, Provider, Setup, lab},
     load::Load,
+    scrape::Metrics,
 };
 
 /// Requests per second meanwhile. Connections that carried something are no sign of a sick provider: without load
 /// the pool would back off between ends, as it should.
 const RATE: f64 = 200.0;
 
-/// How long connections live before they are ended.
-const LIVES_FOR: Duration = Duration::from_millis(250);
+/// How long connections live before they are ended: some twenty requests.
+const LIVES_FOR: Duration = Duration::from_millis(100);
+
+/// Ends before those that count. The first ones make the pool grow by a spare, as it does for a provider that ends
+/// connections; that one has no ticket of an elder to resume with, and is no re-dial.
+const FIRST_ENDS: u32 = 3;
+
+/// How long all is left alone after the last end, to see that requests are answered again.
+const AFTERWARDS: Duration = Duration::from_millis(250);
 
 /// Tickets per handshake that are tried.
 const TICKETS: [u32; 3] = [0, 1, 20];
 
 /// Share of re-dials that must resume where there are tickets.
 const LEAST_SHARE: f64 = 0.95;
+
+/// How long metrics and pool may differ; used up by a failure only.
+const AGREED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long the pool may take to stand again; used up by a failure only.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
@@ -49,6 +60,61 @@ pub(crate) struct Series {
     failed: u64,
     /// Handshakes that found no ticket, as the pool says.
     without_ticket: u64,
+    /// Requests that were not answered after the last end.
+    unanswered: u64,
+    /// What `/metrics` says in the end.
+    metrics: Told,
+    /// What the pool itself counted.
+    counted: Told,
+}
+
+/// Handshakes and tickets, as two sources tell them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct Told {
+    /// Full handshakes that came to serve.
+    full: u64,
+    /// Resumed ones.
+    resumed: u64,
+    /// Tickets held now.
+    tickets_held: u64,
+    /// Tickets ever stored.
+    tickets_stored: u64,
+    /// Dials that found none.
+    tickets_missing: u64,
+}
+
+impl Told {
+    /// As the pool counted.
+    fn by_pool(status: &PoolStatus) -> Self {
+        Self {
+            full: status.totals.handshakes_full,
+            resumed: status.totals.handshakes_resumed,
+            tickets_held: status.tickets.held,
+            tickets_stored: status.tickets.stored,
+            tickets_missing: status.tickets.missing,
+        }
+    }
+
+    /// As an operator sees it.
+    fn by_metrics(metrics: &Metrics) -> Self {
+        let handshakes =
+            |kind| metrics.sum("tsh_handshakes_total", &[&format!("kind=\"{kind}\""), "result=\"ok\""]);
+        let tickets = |state| metrics.sum("tsh_tickets", &[&format!("state=\"{state}\"")]);
+        Self {
+            full: handshakes("full"),
+            resumed: handshakes("resumed"),
+            tickets_held: tickets("held"),
+            tickets_stored: tickets("stored"),
+            tickets_missing: tickets("missing"),
+        }
+    }
+
+    /// Nothing was resumed, nothing could have been, and it says so.
+    fn says_that_there_are_none(&self) -> bool {
+        self.resumed + self.tickets_held + self.tickets_stored == 0
+            && self.full > 0
+            && self.tickets_missing >= self.full
+    }
 }
 
 impl Series {
@@ -57,8 +123,13 @@ impl Series {
     }
 
     fn is_good(&self) -> bool {
-        let right = if self.tickets == 0 { self.resumed == 0 } else { self.share() > LEAST_SHARE };
-        right && self.redials > 0 && self.failed == 0
+        let right = if self.tickets == 0 {
+            self.resumed == 0 && self.metrics.says_that_there_are_none()
+        } else {
+            self.share() > LEAST_SHARE
+        };
+        let sound = self.failed + self.unanswered == 0 && self.metrics == self.counted;
+        right && sound && self.redials > 0
     }
 }
 
@@ -70,7 +141,8 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Whether enough resumed where there were tickets, none where there were none, and no dial failed.
+    /// Whether enough resumed where there were tickets, none where there were none, the metrics say so, and nothing
+    /// failed that had to go well.
     pub(crate) fn is_good(&self) -> bool {
         self.series.iter().all(Series::is_good)
     }
@@ -82,12 +154,18 @@ impl Report {
     pub(crate) fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "resumption: all connections ended {} times", self.times)?;
         for series in &self.series {
-            let Series { tickets, redials, resumed, failed, without_ticket, .. } = series;
+            let Series { tickets, redials, resumed, failed, without_ticket, unanswered, metrics, .. } =
+                series;
             writeln!(
                 out,
                 "  {tickets:2} tickets  {redials} re-dials, {resumed} resumed ({:.1} %), {failed} failed, \
-                 {without_ticket} handshakes without a ticket at hand  {}",
+                 {without_ticket} handshakes without a ticket at hand, {unanswered} requests unanswered in the end; \
+                 metrics: {} full, {} resumed, {} tickets held{}  {}",
                 series.share() * 100.0,
+                metrics.full,
+                metrics.resumed,
+                metrics.tickets_held,
+                if *metrics == series.counted { "" } else { " (NOT what the pool counted)" },
                 if series.is_good() { "good" } else { "FAILED" },
             )?;
         }
@@ -111,37 +189,66 @@ pub(crate) fn run(args: &ResumptionArgs) -> Result<Report, Error> {
 
 async fn measure(tickets: u32, times: u32) -> Result<Series, Error> {
     let provider = Provider::start(Behaviour { tickets, ..Behaviour::default() }, 0).await?;
-    let setup = Setup { pool: String::new(), access_log: AccessLog::Off };
-    let gateway = Lab::start(&setup, &provider, provider.sim.addr()).await?;
+    let gateway = Lab::start(&Setup::default(), &provider, provider.sim.addr()).await?;
     let ends = Arc::default();
     let load = Load::start(gateway.egress(), RATE, Arc::clone(&ends)).await?;
-    let first = gateway.status().totals;
-    for _ in 0..times {
-        sleep(LIVES_FOR).await;
-        ends.lock().clear();
-        let newest = gateway.status().connections.iter().map(|c| c.id).max();
-        provider.sim.kill_connections();
-        let deadline = Instant::now() + BACK_WITHIN;
-        while !stands_again(&gateway.status(), newest) {
-            if Instant::now() > deadline {
-                return Err(lab("bring the pool back")("its floor is not met again"));
-            }
-            sleep(Duration::from_millis(1)).await;
-        }
+    for _ in 0..FIRST_ENDS {
+        end_all(&gateway, &provider).await?;
     }
+    let first = gateway.status();
+    for _ in 0..times {
+        ends.lock().clear();
+        end_all(&gateway, &provider).await?;
+    }
+    // What began before the last end may have met it.
+    let stands = Instant::now();
+    sleep(AFTERWARDS).await;
     load.stop().await;
-    let status = gateway.status();
+    let unanswered = ends.lock().iter().filter(|end| end.intended >= stands && !end.answered).count() as u64;
+    let (metrics, counted, status) = agreed(&gateway).await?;
     let series = Series {
         tickets,
-        redials: status.totals.connections - first.connections,
-        resumed: status.totals.handshakes_resumed - first.handshakes_resumed,
+        redials: status.totals.connections - first.totals.connections,
+        resumed: status.totals.handshakes_resumed - first.totals.handshakes_resumed,
         resumed_by_provider: provider.sim.ledger().handshakes_resumed,
         failed: status.totals.dials_failed,
-        without_ticket: status.tickets.missing,
+        without_ticket: status.tickets.missing - first.tickets.missing,
+        unanswered,
+        metrics,
+        counted,
     };
     gateway.stop().await;
     provider.sim.stop().await;
     Ok(series)
+}
+
+/// Ends every connection after a while, and waits until the pool stands again.
+async fn end_all(gateway: &Lab, provider: &Provider) -> Result<(), Error> {
+    sleep(LIVES_FOR).await;
+    let newest = gateway.status().connections.iter().map(|c| c.id).max();
+    provider.sim.kill_connections();
+    let deadline = Instant::now() + BACK_WITHIN;
+    while !stands_again(&gateway.status(), newest) {
+        if Instant::now() > deadline {
+            return Err(lab("bring the pool back")("its floor is not met again"));
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+/// What metrics and pool say at one moment: read again while a dial changes one after the other was read.
+async fn agreed(gateway: &Lab) -> Result<(Told, Told, PoolStatus), Error> {
+    let deadline = Instant::now() + AGREED_WITHIN;
+    loop {
+        let metrics = Metrics::scrape(gateway.admin()).await.map_err(lab("read the metrics"))?;
+        let status = gateway.status();
+        let (told, counted) = (Told::by_metrics(&metrics), Told::by_pool(&status));
+        if told == counted || Instant::now() > deadline {
+            return Ok((told, counted, status));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The floor is met by connections that are all younger than `newest`, and no dial is under way that the next end
@@ -157,7 +264,24 @@ mod tests {
     use super::*;
 
     fn series(tickets: u32, redials: u64, resumed: u64) -> Series {
-        Series { tickets, redials, resumed, resumed_by_provider: resumed, failed: 0, without_ticket: 0 }
+        let told = Told {
+            full: 4 + redials - resumed,
+            resumed,
+            tickets_stored: u64::from(tickets) * redials,
+            tickets_missing: 4 + redials - resumed,
+            tickets_held: u64::from(tickets),
+        };
+        Series {
+            tickets,
+            redials,
+            resumed,
+            resumed_by_provider: resumed,
+            failed: 0,
+            without_ticket: 0,
+            unanswered: 0,
+            metrics: told,
+            counted: told,
+        }
     }
 
     #[test]
@@ -168,5 +292,14 @@ mod tests {
         assert!(!series(0, 100, 1).is_good());
         assert!(!series(0, 0, 0).is_good(), "nothing dialled proves nothing");
         assert!(!Series { failed: 1, ..series(20, 100, 100) }.is_good());
+        assert!(!Series { unanswered: 1, ..series(0, 100, 0) }.is_good(), "nothing may break");
+    }
+
+    #[test]
+    fn the_metrics_must_say_that_there_are_no_tickets() {
+        let good = series(0, 100, 0);
+        let silent = Told { tickets_missing: 0, ..good.metrics };
+        assert!(!Series { metrics: silent, counted: silent, ..good }.is_good());
+        assert!(!Series { metrics: silent, ..good }.is_good(), "nor may they differ from the pool");
     }
 }

@@ -7,16 +7,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{error::Error, html::Document, report::Report};
+use crate::{error::Error, html::Document, report::Report, summary};
 
-/// Reads report files, and the `.json` files of folders in the order of their names.
+/// Reads report files, and the `.json` files of folders in the order of their names, without the laboratory's
+/// summary.
 ///
 /// # Errors
 /// [`Error::File`] for what cannot be read, [`Error::Report`] for what is no report.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Report>, Error> {
     let mut reports = Vec::new();
     for path in paths {
-        for file in files(path)? {
+        // `lab.json` is about the reports, and none itself.
+        for file in files(path)?.into_iter().filter(|file| !file.ends_with(summary::FILE)) {
             let failed = |source| Error::File { action: "read", path: file.clone(), source };
             let text = fs::read_to_string(&file).map_err(failed)?;
             let document = Document::parse(&text).map_err(|source| Error::Report { path: file, source })?;
@@ -29,7 +31,7 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Report>, Error> {
     Ok(reports)
 }
 
-/// The `.json` files of a folder in the order of their names, or the file itself.
+/// A file, or the `.json` files of a folder in the order of their names.
 ///
 /// # Errors
 /// [`Error::File`].
@@ -190,6 +192,8 @@ mod tests {
         fs::write(folder.path().join("gateway.log"), "not a report").unwrap();
         let reports = read(&[folder.path().to_owned()]).unwrap();
         assert_eq!(reports.iter().map(|r| r.setup.scenario.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        fs::write(folder.path().join(summary::FILE), "{}").unwrap();
+        assert_eq!(read(&[folder.path().to_owned()]).unwrap().len(), 2, "the summary is no report");
         let stranger = folder.path().join("3.json");
         fs::write(&stranger, "{}").unwrap();
         assert!(read(&[stranger]).unwrap_err().to_string().contains("--json"));

@@ -1,6 +1,6 @@
 //! A simulated provider with its PKI and one endorsed customer.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use provider_sim::{Behaviour, ClientCredentials, ClientSpec, Pki, PkiOptions, Simulator, SimulatorOptions};
 
@@ -25,13 +25,28 @@ impl Provider {
         Self::made(PkiOptions::default(), ClientSpec::default(), behaviour).await
     }
 
+    /// One that behaves like this and listens at further addresses too, with the same port.
+    pub async fn also_at(further: &[IpAddr], behaviour: Behaviour) -> Self {
+        let options = (PkiOptions::default(), ClientSpec::default());
+        Self::listening(options, further.to_vec(), behaviour).await
+    }
+
     /// Everything made to order.
     pub async fn made(pki: PkiOptions, client: ClientSpec, behaviour: Behaviour) -> Self {
+        Self::listening((pki, client), Vec::new(), behaviour).await
+    }
+
+    async fn listening(
+        (pki, client): (PkiOptions, ClientSpec),
+        also_listen: Vec<IpAddr>,
+        behaviour: Behaviour,
+    ) -> Self {
         let pki = Arc::new(Pki::generate(pki).expect("a PKI"));
         let client = pki.issue_client(client).expect("a client certificate");
         let options = SimulatorOptions {
             endorsed: vec![client.endorsed()],
             behaviour,
+            also_listen,
             ..SimulatorOptions::new(pki.clone())
         };
         let sim = Simulator::start(options).await.expect("a simulator on a free port");

@@ -295,6 +295,7 @@ mod tests {
             D::ProveTimeout { after },
             D::RefusedInHttp { path: text(), status: 495 },
             D::Unhealthy { path: text(), detail: text() },
+            D::Unanswering { times: 3 },
             D::Protocol { detail: text() },
         ];
         for code in faults.iter().map(F::code).chain(dials.iter().map(D::code)) {

@@ -1,6 +1,7 @@
-//! A door for the package `benches`: leases without a provider, and a pool over streams that are no sockets.
+//! A door for the package `benches` and for unit tests: leases without a provider, and a pool over streams that are no
+//! sockets.
 //!
-//! Owns nothing that the product uses; compiled only with the feature `bench`. The parts it puts together are the
+//! Owns nothing that the product uses; compiled for tests and with the feature `bench` only. The parts it puts together are the
 //! product's own, so that what is measured is what runs.
 
 use std::{net::SocketAddr, sync::Arc};
@@ -14,7 +15,7 @@ use tokio::{
 
 use crate::{
     Pool, PoolConfig, PoolSpec,
-    connection::{Birth, Driver, Limits, Link, PingAnswers, wire},
+    connection::{Birth, Driver, Limits, Link, wire},
     dns::Directory,
     hub::{Hub, Preference, StreamLease},
     passport::Records,
@@ -40,7 +41,11 @@ impl Leases {
         connections: usize,
         streams: u32,
     ) -> Self {
-        let hub = Hub::new(generation.clone(), &PoolConfig { queue_capacity: 0, ..PoolConfig::default() });
+        let hub = Hub::new(
+            generation.clone(),
+            &PoolConfig { queue_capacity: 0, ..PoolConfig::default() },
+            connections,
+        );
         let links = (0..connections)
             .map(|worker| {
                 let link = Link::new(birth(&generation, worker, facts.clone()), None);
@@ -80,40 +85,65 @@ pub async fn pool_over<S>(spec: PoolSpec, streams: Vec<(S, HandshakeFacts)>) -> 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let hub = Hub::new(spec.generation.clone(), &spec.config);
+    let context = context_of(spec);
+    let mut links = Vec::with_capacity(streams.len());
+    for (worker, (stream, facts)) in streams.into_iter().enumerate() {
+        let (link, driver) = connect(&context, stream, worker % context.workers.len(), facts).await?;
+        tokio::spawn(driver.until_ended());
+        links.push(link);
+    }
+    context.hub.publish(links);
+    Ok(Pool { context, supervisor: Arc::new(Mutex::new(None)) })
+}
+
+/// What the parts of such a pool share.
+pub(crate) fn context_of(spec: PoolSpec) -> Arc<Context> {
     let records = Records::new(&spec.key.environment, spec.obituaries);
-    let context = Arc::new(Context {
+    Arc::new(Context {
         key: spec.key,
         directory: Directory::silent(spec.target.place()),
-        sending: Sending::new(&spec.config),
+        sending: Sending::new(&spec.config, spec.workers.len()),
         target: spec.target,
+        hub: Hub::new(spec.generation, &spec.config, spec.workers.len()),
         config: spec.config,
         timeouts: spec.timeouts,
-        hub: hub.clone(),
         workers: spec.workers,
         observer: spec.observer,
         records,
-    });
-    let mut links = Vec::with_capacity(streams.len());
-    for (worker, (stream, facts)) in streams.into_iter().enumerate() {
-        let birth = birth(&spec.generation, worker % context.workers.len(), facts);
-        let (stream, handle) = wire(stream);
-        let (sender, connection) =
-            context.h2_settings().handshake(stream).await.map_err(|e| e.to_string())?;
-        let link = Link::new(birth, Some(sender));
-        let limits =
-            Limits { max_streams: context.config.max_streams, ping_timeout: context.config.ping_timeout };
-        let mut driver =
-            Driver::new(connection, handle, link.clone(), limits, hub.clone(), context.observer.clone())
-                .map_err(|e| e.to_string())?;
-        driver.until_pong().await.map_err(|ended| ended.detail)?;
-        link.proved(DialPhases::default());
-        hub.register(link.clone());
-        tokio::spawn(driver.until_ended(PingAnswers::Expected));
-        links.push(link);
-    }
-    hub.publish(links);
-    Ok(Pool { context, supervisor: Arc::new(Mutex::new(None)) })
+    })
+}
+
+/// One proven and registered connection over this stream, as it would be after a dial, and the driver that is to be
+/// run.
+///
+/// # Errors
+/// When the other end of the stream does not speak HTTP/2.
+pub(crate) async fn connect<S>(
+    context: &Context,
+    stream: S,
+    worker: usize,
+    facts: HandshakeFacts,
+) -> Result<(Arc<Link>, Driver<S>), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let birth = birth(&context.hub.generation.load(), worker, facts);
+    let (stream, handle) = wire(stream);
+    let (sender, connection) = context.h2_settings().handshake(stream).await.map_err(|e| e.to_string())?;
+    let link = Link::new(birth, Some(sender));
+    let config = &context.config;
+    let limits = Limits {
+        max_streams: config.max_streams,
+        ping_timeout: config.ping_timeout,
+        stream_window: config.stream_window_bytes,
+    };
+    let (hub, observer) = (context.hub.clone(), context.observer.clone());
+    let mut driver =
+        Driver::new(connection, handle, link.clone(), limits, hub, observer).map_err(|e| e.to_string())?;
+    driver.until_pong().await.map_err(|ended| ended.detail)?;
+    link.proved(DialPhases::default());
+    context.hub.register(link.clone());
+    Ok((link, driver))
 }
 
 fn birth(generation: &Generation, worker: usize, facts: HandshakeFacts) -> Birth {

@@ -55,7 +55,8 @@ pub struct PoolConfig {
     /// Most bytes of a request body held for a possible replay; each piece counts 96 bytes more, the first one aside.
     /// Range 0..=16 MiB. Default 64 KiB.
     pub replay_buffer_bytes: usize,
-    /// Most bytes held for replays by all requests of this pool together. Default 64 MiB.
+    /// Most bytes held for replays by all requests of this pool together, divided evenly between the workers; no
+    /// worker's share is less than one request may hold. Default 64 MiB.
     pub replay_buffer_total_bytes: usize,
     /// Receive window of one stream. Range 64 KiB..=16 MiB. Default 256 KiB: over a 40 ms round trip a body
     /// arrives at up to 6.5 MB/s.
@@ -70,9 +71,9 @@ pub struct PoolConfig {
     pub resets_per_30s: u32,
     /// Whether the last-stream-id of the provider's GOAWAY is believed. Default: believed.
     pub last_stream_id: LastStreamId,
-    /// Replays of what may have been processed, in percent of the requests of the last 10 seconds. Only for
-    /// [`RetryPolicy::Idempotent`]; what provably was not processed is never charged. Range 0..=100. Default 20, as
-    /// Finagle has it: enough for one connection of a few, too little to double the load of a provider in trouble.
+    /// Replays of what may have been processed, in percent of the requests of the last 10 seconds that were sent with
+    /// [`RetryPolicy::Idempotent`]: others are never replayed so, and earn no replays. What provably was not processed
+    /// is never charged. Range 0..=100. Default 20, as Finagle has it: enough for one connection of a few, too little to double the load of a provider in trouble.
     pub retry_budget_percent: u32,
     /// Such replays allowed per second besides, so that quiet environments have some too. Range 0..=1000. Default 10.
     pub retry_budget_min_per_second: u32,

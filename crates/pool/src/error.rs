@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tls_core::TlsFault;
+use tls_core::{HandshakeKind, TlsFault};
 
 use crate::{
     journey::{Journey, Phase},
@@ -94,6 +94,14 @@ pub enum DialError {
         /// How it failed.
         detail: String,
     },
+    /// PINGs and requests are left unanswered, and nothing is heard.
+    #[error(
+        "the provider is unhealthy: {times} times in a row PINGs or requests went unanswered and nothing was heard"
+    )]
+    Unanswering {
+        /// How often.
+        times: u8,
+    },
     /// The provider agreed on neither HTTP/2 nor HTTP/1.1, or broke the protocol it agreed on.
     #[error("HTTP could not be started: {detail}")]
     Protocol {
@@ -103,6 +111,17 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Why a connection never came to serve that ended between the handshake and the proof: the TLS reason, if there
+    /// was one. An end without a word, be it a reset or a plain end of the stream, is a suspected refusal of our
+    /// certificate, unless the handshake was resumed: then the certificate was not looked at.
+    pub(crate) fn before_proof(fault: Option<TlsFault>, detail: String, kind: HandshakeKind) -> Self {
+        match fault.filter(|fault| *fault != TlsFault::Closed) {
+            Some(fault) => Self::Tls(fault),
+            None if kind.is_resumed() => Self::Protocol { detail },
+            None => Self::EndedBeforeProof { detail },
+        }
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -117,7 +136,7 @@ impl DialError {
             Self::EndedBeforeProof { .. } => "ended_before_proof",
             Self::ProveTimeout { .. } => "prove_timeout",
             Self::RefusedInHttp { .. } => "identity_refused",
-            Self::Unhealthy { .. } => "provider_unhealthy",
+            Self::Unhealthy { .. } | Self::Unanswering { .. } => "provider_unhealthy",
             Self::Protocol { .. } => "provider_protocol_error",
         }
     }

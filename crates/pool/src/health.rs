@@ -129,7 +129,7 @@ impl HealthFault {
     }
 }
 
-/// Asks on one HTTP/2 connection; its driver must run meanwhile.
+/// Asks on one HTTP/2 connection, for at most `patience`; its driver must run meanwhile.
 ///
 /// # Cancel safety
 /// Dropping it resets the stream.
@@ -137,6 +137,7 @@ pub(crate) async fn ask(
     mut sender: SendRequest<Bytes>,
     authority: &str,
     check: &HealthCheck,
+    patience: Duration,
 ) -> Result<(), HealthFault> {
     let unanswered = |e: &dyn std::fmt::Display| HealthFault::Unanswered(e.to_string());
     let request = check.request(authority).map_err(|e| unanswered(&e))?;
@@ -146,7 +147,8 @@ pub(crate) async fn ask(
         let (head, body) = response.await.map_err(|e| unanswered(&e))?.into_parts();
         check.judge(head.status, &beginning_of(body).await)
     };
-    tokio::time::timeout(check.timeout, exchange).await.unwrap_or(Err(HealthFault::Timeout(check.timeout)))
+    let limit = check.timeout.min(patience);
+    tokio::time::timeout(limit, exchange).await.unwrap_or(Err(HealthFault::Timeout(limit)))
 }
 
 /// How the content of an answer begins; the rest is let go.

@@ -3,7 +3,7 @@
 //! Owns dialling, proof, leases, draining, replacement and retry verdicts. Trust decisions belong to `tls-core`,
 //! routing and replies to the gateway. The entry is [`Pool`].
 
-#[cfg(feature = "bench")]
+#[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench;
 pub mod coalesce;
@@ -40,10 +40,10 @@ pub use health::{Expected, Health, HealthCheck};
 pub use journey::{ConnectionId, Journey, Phase};
 pub use key::PoolKey;
 pub use learned::LearnedLimits;
-pub use observe::{DialReport, Observer, Unobserved};
+pub use observe::{DialReport, Observer, Stale, Unobserved};
 pub use passport::{
-    DialTimes, GoAwaySeen, Micros, Obituaries, Obituary, ObituaryFilter, PassportStatus, PingMicros,
-    PingTimes, Prefix, RemoteAddress, ShortText, UnixMicros,
+    DialTimes, GoAwaySeen, Micros, Name, Obituaries, Obituary, ObituaryFilter, PING_SERIES, PassportStatus,
+    PinStart, PingMicros, PingSeries, PingTimes, Prefix, RemoteAddress, ShortText, UnixMicros,
 };
 pub use pool::{Cut, Pool, PoolSpec};
 pub use queue::Caller;

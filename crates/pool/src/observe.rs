@@ -30,6 +30,30 @@ pub struct DialReport {
     pub generation: u64,
 }
 
+/// What became of the request that met a connection which the provider had just closed (HTTP/1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stale {
+    /// Not a byte of it was written; it went out on another connection.
+    Unsent,
+    /// It was written and not answered: the provider may have processed it.
+    InDoubt,
+}
+
+impl Stale {
+    /// All of them, for registering metrics.
+    pub const ALL: [Stale; 2] = [Self::Unsent, Self::InDoubt];
+
+    /// The metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsent => "unsent",
+            Self::InDoubt => "in_doubt",
+        }
+    }
+}
+
 /// Receives a pool's events. Implementations must not block: they are called on the pool's tasks.
 pub trait Observer: Send + Sync + 'static {
     /// A dial ended.
@@ -46,6 +70,8 @@ pub trait Observer: Send + Sync + 'static {
     fn retry_denied(&self) {}
     /// A request failed although the provider provably did not process it and its body was still held. Stays 0.
     fn unprocessed_lost(&self) {}
+    /// HTTP/1.1: a connection turned out to be closed by the provider.
+    fn stale(&self, _stale: Stale) {}
     /// The breaker came to this state.
     fn breaker(&self, _state: BreakerState) {}
 }

@@ -1,9 +1,6 @@
 //! The pool's front door: start it, send through it, look at it, stop it.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -77,7 +74,7 @@ impl Pool {
     /// begins at once.
     #[must_use]
     pub fn start(spec: PoolSpec, control: &Handle) -> Self {
-        let hub = Hub::new(spec.generation, &spec.config);
+        let hub = Hub::new(spec.generation, &spec.config, spec.workers.len());
         let records = Records::new(&spec.key.environment, spec.obituaries);
         let waking = hub.clone();
         let directory = Directory::start(
@@ -90,7 +87,7 @@ impl Pool {
         let context = Arc::new(Context {
             key: spec.key,
             directory,
-            sending: Sending::new(&spec.config),
+            sending: Sending::new(&spec.config, spec.workers.len()),
             target: spec.target,
             config: spec.config,
             timeouts: spec.timeouts,
@@ -133,15 +130,16 @@ impl Pool {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        if let Some(kind) = self.context.hub.withheld() {
+        // Held until the response has begun.
+        let _trial = self.context.hub.admit().map_err(|kind| {
             let (verdict, retry_safe) = (Some(Verdict::NotSent), RetrySafe::Yes);
-            return Err(SendError { kind, verdict, retry_safe, journey: *journey });
-        }
+            SendError { kind, verdict, retry_safe, journey: *journey }
+        })?;
         send(&self.context, request, options, journey).await
     }
 
-    /// Uses another generation from now on, make-before-break: new connections use it, and those of the old one
-    /// retire when the load can be carried without them. But where the new generation believes less (an anchor or a
+    /// Uses another generation from now on, make-before-break: new connections use it, new streams start on them as soon
+    /// as one has a stream free, and the old connections retire when the load can be carried without them. But where the new generation believes less (an anchor or a
     /// pin was removed, pins were introduced, another server name), no new stream starts on the old connections from
     /// now on, whatever the floor. Passing the active generation again changes nothing.
     pub fn activate(&self, generation: Arc<Generation>) {
@@ -152,7 +150,7 @@ impl Pool {
         }
         let withdrawn = withdraws_trust(&active, &generation);
         let serial = generation.serial();
-        hub.generation.store(generation);
+        hub.switch(generation);
         if withdrawn {
             hub.withdraw_below(serial);
         }
@@ -203,7 +201,7 @@ impl Pool {
             generation: generation.serial(),
             queue_depth: hub.waiting(),
             in_flight: connections.iter().map(|c| c.in_flight).sum(),
-            replay_bytes: hub.replay_bytes.load(Ordering::Relaxed),
+            replay_bytes: self.context.sending.memory.held(),
             dialling: hub.dialling(),
             last_failure: hub.last_failure().map(|outage| DialFailureStatus {
                 code: outage.error.code(),

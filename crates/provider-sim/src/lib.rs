@@ -43,7 +43,7 @@
 //! | empty, tiny, many DATA frames; trailers; sizes | [`FrameShape`], [`Respond`], `sim-trailers` | next request |
 //! | latency: fixed, jittered, spikes | [`latency`](Behaviour::latency), [`latency_jitter`](Behaviour::latency_jitter), [`LatencySpike`] | next request |
 //! | certificates refused late, early, or by HTTP, with any alert | [`ClientAuth`], [`RefusalAlert`] | new |
-//! | TLS versions, ALPN, 0 to 20 tickets, resumption refused | [`TlsVersions`], [`HttpVersions`], [`tickets`](Behaviour::tickets), [`Resumption`] | new |
+//! | TLS versions, key exchange groups, ALPN, 0 to 20 tickets, resumption refused | [`TlsVersions`], [`KeyExchange`], [`HttpVersions`], [`tickets`](Behaviour::tickets), [`Resumption`] | new |
 //! | its own certificate rotated, same authority or another | [`rotate_certificate`](Simulator::rotate_certificate), [`set_pki`](Simulator::set_pki) | new |
 //! | not accepting, refusing, restarting on the same port | [`Listening`], [`restart`](Simulator::restart) | now |
 //! | several loopback addresses with one port, counted apart | [`also_listen`](SimulatorOptions::also_listen), [`address_ledger`](Simulator::address_ledger) | at start |
@@ -103,8 +103,8 @@ mod wire;
 
 pub use behaviour::{
     Behaviour, ClientAuth, EarlyResponse, FrameShape, GoAwayForm, GoAwayPoint, Http1Close, HttpVersions,
-    LatencySpike, Pings, RefusalAlert, ResetPoint, ResetReason, ResetRule, Respond, Resumption, Stall,
-    TlsVersions,
+    KeyExchange, LatencySpike, Pings, RefusalAlert, ResetPoint, ResetReason, ResetRule, Respond, Resumption,
+    Stall, TlsVersions,
 };
 pub use customer::{IngressCall, IngressError, IngressPhase};
 pub use door::{AddressLedger, Listening};

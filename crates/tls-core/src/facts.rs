@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use crate::certificate::Fingerprint;
 use crate::clock::serialize_rfc3339;
 use crate::generation::Alpn;
+use crate::pin::SpkiPin;
 
 /// What one handshake established. Made by [`Generation::assert_established`](crate::Generation).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +36,8 @@ pub struct HandshakeFacts {
     pub anchor: Fingerprint,
     /// The file that this anchor came from, as the user wrote it.
     pub anchor_label: String,
+    /// The pinned key on the verified path, nearest to the leaf; `None` where no pin is configured.
+    pub pin: Option<SpkiPin>,
 }
 
 /// Whether a handshake was full or resumed.

@@ -222,6 +222,7 @@ impl Generation {
             peer_not_after: verified.leaf_not_after,
             anchor: anchor.fingerprint(),
             anchor_label: anchor.label().to_owned(),
+            pin: verified.pin,
         })
     }
 

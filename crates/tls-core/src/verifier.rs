@@ -77,6 +77,8 @@ pub(crate) struct VerifiedChain {
     pub(crate) valid_until: OffsetDateTime,
     /// Every presented certificate, leaf first.
     pub(crate) presented: Vec<Fingerprint>,
+    /// The pinned key on the path, nearest to the leaf; `None` where pinning is off.
+    pub(crate) pin: Option<SpkiPin>,
 }
 
 impl ServerVerifier {
@@ -143,7 +145,9 @@ impl ServerVerifier {
             valid_until = valid_until.min(not_after(&intermediate.der())?);
         }
         let presented = std::iter::once(leaf).chain(intermediates).map(|der| Fingerprint::of(der)).collect();
-        Ok(VerifiedChain { anchor, leaf_not_after, valid_until, presented })
+        let keys = keys_on(path, self.trust.anchors()[anchor].spki());
+        let pin = keys.into_iter().find(|key| self.trust.pins().contains(key));
+        Ok(VerifiedChain { anchor, leaf_not_after, valid_until, presented, pin })
     }
 }
 
@@ -236,9 +240,7 @@ impl<'a> PathJudge<'a> {
         if self.trust.pins().is_empty() {
             return Ok(());
         }
-        let leaf = SpkiPin::of_spki(&path.end_entity().subject_public_key_info());
-        let used = path.intermediate_certificates().map(|ca| SpkiPin::of_spki(&ca.subject_public_key_info()));
-        let presented: Vec<_> = std::iter::once(leaf).chain(used).chain([anchor.spki()]).collect();
+        let presented = keys_on(path, anchor.spki());
         match presented.iter().any(|spki| self.trust.pins().contains(spki)) {
             true => Ok(()),
             false => Err(Some(VerifyFault::PinMismatch { presented })),
@@ -248,6 +250,13 @@ impl<'a> PathJudge<'a> {
     fn into_fault(self) -> Option<VerifyFault> {
         self.fault.into_inner()
     }
+}
+
+/// The public keys on a path: leaf first, anchor last.
+fn keys_on(path: &VerifiedPath<'_>, anchor: SpkiPin) -> Vec<SpkiPin> {
+    let leaf = SpkiPin::of_spki(&path.end_entity().subject_public_key_info());
+    let used = path.intermediate_certificates().map(|ca| SpkiPin::of_spki(&ca.subject_public_key_info()));
+    std::iter::once(leaf).chain(used).chain([anchor]).collect()
 }
 
 /// Which of the trust's anchors a path ends in. By address: webpki hands back a reference into our own

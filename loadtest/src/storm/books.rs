@@ -25,7 +25,8 @@ use crate::record::{Lost, LostKind, Reply, RetrySafe};
 pub(super) enum Outcome {
     /// A complete, expected reply.
     Answered = 2,
-    /// Refused with `gw-retry-safe: yes` while the provider was away: nothing served that could have carried it.
+    /// Refused with `gw-retry-safe: yes` while the provider was away, or had cut all dials: nothing served that could
+    /// have carried it.
     Away,
     /// Refused with `gw-retry-safe: yes`; its body was larger than what is held for a replay.
     BodyGone,
@@ -58,7 +59,7 @@ impl Outcome {
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::Answered => "answered",
-            Self::Away => "refused while the provider was away (retry-safe: yes)",
+            Self::Away => "refused while the provider was away or had cut all dials (retry-safe: yes)",
             Self::BodyGone => "failed unprocessed, body too large to be held (retry-safe: yes)",
             Self::Forsaken => "failed unprocessed although the body was held (retry-safe: yes)",
             Self::Ambiguous => "failed, maybe processed (retry-safe: no or unknown)",
@@ -87,6 +88,8 @@ pub(super) enum Held {
 pub(super) enum Reach {
     /// It listens, and has for a while.
     There,
+    /// It listens, but cut every connection a moment ago, dials on their way too.
+    Shaken,
     /// It does not listen, or came back a moment ago.
     Away,
 }
@@ -107,6 +110,7 @@ pub(super) fn classify(result: &Result<Reply, Lost>, held: Held, reach: Reach) -
     match (told.retry_safe, held) {
         (RetrySafe::No | RetrySafe::Unknown, _) => Outcome::Ambiguous,
         (RetrySafe::Yes, _) if reach == Reach::Away && nothing_served(&told.code) => Outcome::Away,
+        (RetrySafe::Yes, _) if reach == Reach::Shaken && dial_failed(&told.code) => Outcome::Away,
         (RetrySafe::Yes, Held::InPart) => Outcome::BodyGone,
         (RetrySafe::Yes, Held::Whole) => Outcome::Forsaken,
     }
@@ -122,6 +126,12 @@ fn nothing_served(code: &str) -> bool {
         ErrorCode::IdleTimeout,
     ];
     begun.into_iter().all(|begun| begun.as_str() != code)
+}
+
+/// Whether the code is that of a dial that failed: not of an exchange, and not of somebody who waited in vain.
+fn dial_failed(code: &str) -> bool {
+    let waited = [ErrorCode::QueueTimeout, ErrorCode::QueueFull, ErrorCode::DeadlineUnreachable];
+    nothing_served(code) && waited.into_iter().all(|waited| waited.as_str() != code)
 }
 
 /// What the books hold against the gateway.
@@ -399,8 +409,18 @@ mod tests {
         let refused = told("connection_refused", RetrySafe::Yes);
         assert_eq!(classify(&refused, Held::Whole, Reach::Away), Outcome::Away);
         assert_eq!(classify(&refused, Held::Whole, Reach::There), Outcome::Forsaken);
+        let cut = told("tls_closed", RetrySafe::Yes);
+        assert_eq!(classify(&cut, Held::Whole, Reach::Shaken), Outcome::Away);
+        let in_vain = told("queue_timeout", RetrySafe::Yes);
+        assert_eq!(classify(&in_vain, Held::Whole, Reach::Away), Outcome::Away);
+        assert_eq!(
+            classify(&in_vain, Held::Whole, Reach::Shaken),
+            Outcome::Forsaken,
+            "the provider was there"
+        );
         let reset = told("provider_reset", RetrySafe::Yes);
         assert_eq!(classify(&reset, Held::Whole, Reach::Away), Outcome::Forsaken, "it had a connection");
+        assert_eq!(classify(&reset, Held::Whole, Reach::Shaken), Outcome::Forsaken, "it had a connection");
         assert_eq!(classify(&reset, Held::InPart, Reach::There), Outcome::BodyGone);
     }
 

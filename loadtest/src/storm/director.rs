@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use provider_sim::{Behaviour, ClientSpec, ResetRule, Target};
+use provider_sim::{Behaviour, ClientSpec, GoAwayForm, HttpVersions, Pings, ResetRule, Target};
 use serde::Serialize;
 use tls_core::{Generation, Identity, PemSource};
 use tokio::time::{Instant, sleep};
@@ -73,6 +73,7 @@ impl<'a> Director<'a> {
         match fault {
             Fault::GoAway { form } => {
                 self.behave(|behaviour| behaviour.goaway_form = form)?;
+                self.absence.shakes(Instant::now());
                 self.stage.sim().goaway_all();
                 // Connections read the form when they hear of it.
                 sleep(HEARD).await;
@@ -104,6 +105,7 @@ impl<'a> Director<'a> {
                 Ok(())
             }
             Fault::Kill => {
+                self.absence.shakes(Instant::now());
                 self.stage.sim().kill_connections();
                 Ok(())
             }
@@ -113,9 +115,52 @@ impl<'a> Director<'a> {
                 self.absence.ends(Instant::now());
                 restarted
             }
+            Fault::Silence { lasts } => {
+                // The eldest stays the eldest while it is silent, so that it is found again.
+                let _told = self.stage.sim().end(Target::Oldest, GoAwayForm::BlackHole);
+                sleep(lasts).await;
+                let _told = self.stage.sim().end(Target::Oldest, GoAwayForm::Reset);
+                Ok(())
+            }
+            Fault::BlackHole { lasts } => {
+                self.absence.begins();
+                let swallowed = self.stage.swallow_all(lasts).await;
+                self.absence.ends(Instant::now());
+                swallowed
+            }
+            Fault::PingsIgnored { lasts } => {
+                self.spell(lasts, |behaviour| behaviour.pings = Pings::Ignore).await
+            }
+            fault @ Fault::Http11 { .. } => self.http11(fault).await,
+            Fault::NameMoves => {
+                self.stage.move_name();
+                Ok(())
+            }
             Fault::ClientCertificate => self.client_certificate(),
             Fault::ServerCertificate => self.stage.rotate(),
         }
+    }
+
+    /// HTTP/1.1 alone for a while, with faults of its own; see [`Fault::Http11`].
+    async fn http11(&mut self, fault: Fault) -> Result<(), Error> {
+        let Fault::Http11 { form, requests, close, lasts } = fault else { return Ok(()) };
+        self.behave(|behaviour| behaviour.http = HttpVersions::Http11Only)?;
+        self.absence.shakes(Instant::now());
+        self.stage.sim().goaway_all();
+        sleep(lasts / 3).await;
+        let _told = self.stage.sim().end(Target::Random, form);
+        self.client_certificate()?;
+        sleep(lasts / 3).await;
+        self.behave(|behaviour| {
+            behaviour.http = HttpVersions::Http11Only;
+            behaviour.http1_close = close;
+            behaviour.goaway_after_requests = Some(requests);
+        })?;
+        sleep(lasts / 3).await;
+        self.behave(|_| {})?;
+        self.absence.shakes(Instant::now());
+        self.stage.sim().goaway_all();
+        Ok(())
     }
 
     /// Endorsed first, used next: no moment without a certificate that the provider lets in.

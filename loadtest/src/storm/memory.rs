@@ -21,6 +21,32 @@ pub(super) fn resident() -> Option<u64> {
     Some(kib << 10)
 }
 
+/// A storm as long as this is judged by what each request leaves behind; a shorter one shows the allocator's rhythm.
+const LONG: f64 = 600.0;
+/// What a short storm may grow by, bytes.
+const SHORT_GROWTH: f64 = 16.0 * 1024.0 * 1024.0;
+/// What a long one may grow by, bytes per request: 8 MiB in 600,000, which is ten minutes at 1,000 a second.
+const BYTES_PER_REQUEST: f64 = 8.0 * 1024.0 * 1024.0 / 600_000.0;
+
+/// What [`growth`] may be after `seconds` at `rate` requests per second, bytes.
+pub(super) fn growth_limit(seconds: f64, rate: f64) -> f64 {
+    if seconds < LONG { SHORT_GROWTH } else { BYTES_PER_REQUEST * rate * seconds / 2.0 }
+}
+
+/// By how much a storm grew, as it is judged: a long one by the line through its second half, a short one by its lowest
+/// points in the second and in the last quarter, for the allocator gives back only later what a fault made it take.
+pub(super) fn growth(samples: &[Sample], seconds: f64) -> f64 {
+    if seconds >= LONG {
+        return second_half(samples, seconds).growth;
+    }
+    let lowest = |from: f64, to: f64| {
+        let within = samples.iter().filter(|s| (seconds * from..=seconds * to).contains(&s.at));
+        within.map(|s| s.resident).min()
+    };
+    // Sizes are far below 2^52.
+    lowest(0.25, 0.5).zip(lowest(0.75, 1.0)).map_or(0.0, |(then, now)| now as f64 - then as f64)
+}
+
 /// What a line through samples says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Trend {
@@ -60,6 +86,22 @@ mod tests {
         assert!((leak.bytes_per_second - 1000.0).abs() < 1e-6 && (leak.growth - 50_000.0).abs() < 1e-3);
         let start = second_half(&samples(|s| 1_000_000 + 10_000 * s.min(40)), 100.0);
         assert!(start.growth.abs() < 1e-3, "{start:?}");
+    }
+
+    #[test]
+    fn a_long_storm_is_judged_by_what_a_request_leaves_behind() {
+        let mib = |limit: f64| (limit / f64::from(1 << 20) * 100.0).round() / 100.0;
+        assert_eq!(mib(growth_limit(30.0, 1000.0)), 16.0);
+        assert_eq!(mib(growth_limit(600.0, 1000.0)), 4.0);
+        assert_eq!(mib(growth_limit(1200.0, 1000.0)), 8.0);
+        assert_eq!(mib(growth_limit(600.0, 2000.0)), 8.0);
+    }
+
+    #[test]
+    fn a_short_storm_is_judged_by_its_lowest_points() {
+        let spike = |s| 50_000_000 + if (80..95).contains(&s) { 40_000_000 } else { 0 } + 1000 * s;
+        assert_eq!(growth(&samples(spike), 100.0), 50_000.0, "from second 25 to 75");
+        assert_eq!(growth(&[], 100.0), 0.0);
     }
 
     #[test]

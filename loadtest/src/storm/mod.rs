@@ -9,11 +9,18 @@ mod director;
 mod lanes;
 mod log;
 mod memory;
+mod names;
 mod report;
 mod stage;
 mod weather;
 
-use std::{io::Write as _, sync::Arc, thread, time::Duration};
+use std::{
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use provider_sim::Behaviour;
 use tokio::{
@@ -28,6 +35,7 @@ use self::{
     lanes::Callers,
     log::LogReader,
     memory::Sample,
+    names::NameServer,
     report::{Facts, Rest},
     stage::Stage,
     weather::Weather,
@@ -37,6 +45,7 @@ use crate::{
     args::StormArgs,
     error::Error,
     lab::{AccessLog, Lab, Provider, Setup, lab},
+    scrape::Metrics,
 };
 
 /// Of a short storm, as in CI.
@@ -47,6 +56,14 @@ const LONG: Duration = Duration::from_secs(600);
 const STEERED_ONE_IN: u64 = 1500;
 /// The provider's answers take this long in calm weather: enough to have something in flight.
 const LATENCY: Duration = Duration::from_millis(2);
+/// The provider listens here too, on the same port; its name moves between the two addresses.
+const OTHER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+/// PINGs as often as the configuration allows, so that a fault of seconds meets some; and limits that were learned from
+/// a cadence of GOAWAYs are put to the test soon after, or the smallest of them would rule the rest of the storm.
+const POOL: &str = "ping_interval_s = 1\nping_timeout_ms = 1000\nretest_after_ms = 1000";
+/// The time limit of the proof is the least patience with a PING. Two workers on any machine, so that requests,
+/// connections and the supervisor meet across threads.
+const SECTIONS: &str = "[environments.sandbox.timeouts]\nprove_ms = 1000\n[runtime]\nworkers = 2";
 /// Faults end this long before the last request starts.
 const CALM_END: Duration = Duration::from_secs(2);
 /// After the last outcome everything must come to rest within this.
@@ -81,9 +98,15 @@ async fn storm(args: &StormArgs) -> Result<Report, Error> {
     tell(format_args!("storm: {} s at {}/s, seed {seed}", lasts.as_secs_f64(), args.rate));
 
     let behaviour = Behaviour { latency: LATENCY, latency_jitter: LATENCY, ..Behaviour::default() };
-    let provider = Provider::start(behaviour, seed).await?;
-    let setup = Setup { pool: String::new(), access_log: AccessLog::File };
-    let lab = Lab::start(&setup, &provider, provider.sim.addr()).await?;
+    let provider = Provider::start_at(behaviour, seed, &[OTHER_ADDRESS]).await?;
+    let names = NameServer::start(provider.sim.addr().ip()).await?;
+    let setup = Setup {
+        pool: POOL.to_owned(),
+        sections: format!("{SECTIONS}\n[dns]\nservers = [\"{}\"]", names.address()),
+        access_log: AccessLog::File,
+    };
+    let connect = format!("provider.test:{}", provider.sim.addr().port());
+    let lab = Lab::start(&setup, &provider, connect).await?;
     let absence = Arc::new(Absence::new(Instant::now()));
     let books = Arc::new(Books::new(lanes::requests(args.rate, lasts)));
     let prefix = format!("storm-{seed:016x}");
@@ -99,7 +122,7 @@ async fn storm(args: &StormArgs) -> Result<Report, Error> {
         stop: stopping,
     };
     let log = LogReader::new(lab.access_log(), &prefix, books.clone());
-    let stage = Stage::new(provider, &prefix);
+    let stage = Stage::new(provider, names, &prefix);
     let scene = Scene { lab, absence, books, log, lasts, stop };
     let facts = scene.play(stage, callers, Weather::new(seed)).await?;
     Ok(Report::new(seed, args.rate, facts))
@@ -128,6 +151,7 @@ impl Scene {
         until_ended(&thread).await;
         thread.join().map_err(|_panic| Error::WorkerDied)??;
         let rest = self.come_to_rest(&stage).await;
+        let metrics = Metrics::scrape(self.lab.admin()).await.map_err(lab("read the metrics"))?;
         let (stopped, _folder) = self.lab.stop().await;
         self.log.finish().map_err(lab("read the access log"))?;
         let settled = self.books.settle(|sequence| stage.account(sequence));
@@ -136,6 +160,7 @@ impl Scene {
             interrupted,
             faults,
             rest,
+            deaths: metrics.by("tsh_connections_closed_total", "cause"),
             stopped,
             samples,
             provider: stage.sim().ledger(),

@@ -1,25 +1,28 @@
 //! What a storm came to: the judgement, the table for people, the JSON.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     sync::Arc,
 };
 
 use gateway::runtime::Stopped;
-use pool::{PoolStatus, PoolTotals};
+use pool::{CauseOfDeath, PoolStatus, PoolTotals};
 use provider_sim::Ledger;
 use serde::Serialize;
 
 use super::{
     books::{Books, OUTCOMES, Settled},
     director::Done,
-    memory::{Sample, Trend, second_half},
+    memory::{Sample, Trend, growth, growth_limit, second_half},
+    weather::kinds,
 };
 
-/// Most that resident memory may grow by over the second half, bytes: what the allocator's own rhythm and the
-/// simulator's memory of correlation ids (16 bytes each, in steps) come to.
-const GROWTH_LIMIT: f64 = 16.0 * 1024.0 * 1024.0;
+/// In a storm as long as this each fault meets some connection that it was meant for, whatever else ends them.
+const TIME_TO_MEET_ALL: f64 = 300.0;
+
+/// A storm as long as this has time for every kind of fault.
+const TIME_FOR_ALL: f64 = 30.0;
 
 /// The counts that must be zero when nothing is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -60,6 +63,8 @@ pub(super) struct Facts {
     pub faults: Vec<Done>,
     /// The counts after the last outcome.
     pub rest: Rest,
+    /// Connections that had served and ended, by cause, as the metrics have it.
+    pub deaths: BTreeMap<String, u64>,
     /// What the stop of the gateway had to cut.
     pub stopped: Stopped,
     /// Resident memory, once a second.
@@ -86,6 +91,7 @@ pub(crate) struct Report {
     settled: Settled,
     latency_ms: BTreeMap<&'static str, f64>,
     rest: Rest,
+    deaths: BTreeMap<String, u64>,
     provider: Ledger,
     faults_by_kind: BTreeMap<&'static str, u64>,
     memory: Memory,
@@ -97,14 +103,21 @@ pub(crate) struct Report {
 struct Memory {
     peak_bytes: u64,
     trend: Trend,
+    growth_bytes: f64,
     growth_limit_bytes: f64,
 }
 
 impl Report {
     pub(super) fn new(seed: u64, rate: f64, facts: Facts) -> Self {
         let trend = second_half(&facts.samples, facts.seconds);
-        let failures = failures(&facts, &trend);
-        let Facts { seconds, interrupted, faults, rest, samples, provider, settled, books, .. } = facts;
+        let growth_bytes = growth(&facts.samples, facts.seconds);
+        let growth_limit_bytes = growth_limit(facts.seconds, rate);
+        let mut failures = failures(&facts);
+        if growth_bytes > growth_limit_bytes {
+            failures.push(format!("memory grew by {:.1} MiB", mib(growth_bytes)));
+        }
+        let Facts { seconds, interrupted, faults, rest, deaths, samples, provider, settled, books, .. } =
+            facts;
         let mut faults_by_kind = BTreeMap::new();
         for done in &faults {
             *faults_by_kind.entry(done.fault.name()).or_default() += 1;
@@ -122,12 +135,14 @@ impl Report {
             settled,
             latency_ms: [("p50", at(0.5)), ("p99", at(0.99)), ("p99.9", at(0.999)), ("max", at(1.0))].into(),
             rest,
+            deaths,
             provider,
             faults_by_kind,
             memory: Memory {
                 peak_bytes: samples.iter().map(|sample| sample.resident).max().unwrap_or_default(),
                 trend,
-                growth_limit_bytes: GROWTH_LIMIT,
+                growth_bytes,
+                growth_limit_bytes,
             },
             faults,
             samples,
@@ -171,6 +186,13 @@ impl Report {
             totals.replays,
             totals.waited_for_dial
         )?;
+        let deaths: Vec<_> = self.deaths.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
+        writeln!(out, "  ends        of connections by cause: {}", deaths.join(", "))?;
+        writeln!(
+            out,
+            "  provider    {} connections of HTTP/2, {} of HTTP/1.1, {} handshakes full",
+            self.provider.connections_http2, self.provider.connections_http11, self.provider.handshakes_full
+        )?;
         writeln!(
             out,
             "  at rest     in flight {}, queued {}, replay bytes {}, streams at the provider {}",
@@ -178,13 +200,12 @@ impl Report {
         )?;
         let latency: Vec<_> = self.latency_ms.iter().map(|(name, ms)| format!("{name} {ms:.1}")).collect();
         writeln!(out, "  latency     ms of answered requests: {}", latency.join("  "))?;
-        let mib = |bytes: f64| bytes / f64::from(1 << 20);
         writeln!(
             out,
-            "  memory      peak RSS {:.1} MiB; second half: {:+.2} KiB/s, {:+.1} MiB in all (limit {:.0} MiB)",
+            "  memory      peak RSS {:.1} MiB; line through the second half {:+.2} KiB/s; growth {:+.1} MiB (limit {:.1})",
             mib(self.memory.peak_bytes as f64),
             self.memory.trend.bytes_per_second / 1024.0,
-            mib(self.memory.trend.growth),
+            mib(self.memory.growth_bytes),
             mib(self.memory.growth_limit_bytes),
         )?;
         for failure in &self.failures {
@@ -201,7 +222,11 @@ impl Report {
     }
 }
 
-fn failures(facts: &Facts, trend: &Trend) -> Vec<String> {
+fn mib(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}
+
+fn failures(facts: &Facts) -> Vec<String> {
     let mut failures = Vec::new();
     for (breach, found) in &facts.settled.breaches {
         let name =
@@ -230,14 +255,32 @@ fn failures(facts: &Facts, trend: &Trend) -> Vec<String> {
     must_be_zero(facts.stopped.callers as u64, "callers' connections cut by the stop");
     must_be_zero(facts.stopped.streams.into(), "streams cut by the stop");
     must_be_zero(facts.stopped.log_lines as u64, "log lines cut by the stop");
-    if trend.growth > GROWTH_LIMIT {
-        failures.push(format!(
-            "memory grew by {:.1} MiB over the second half",
-            trend.growth / f64::from(1 << 20)
-        ));
+    let done: BTreeSet<_> = facts.faults.iter().map(|done| done.fault.name()).collect();
+    let missing: Vec<_> = kinds().difference(&done).copied().collect();
+    if !facts.interrupted && facts.seconds >= TIME_FOR_ALL && !missing.is_empty() {
+        failures.push(format!("these faults never came: {}", missing.join(", ")));
+    }
+    if facts.seconds >= TIME_TO_MEET_ALL && !facts.interrupted {
+        failures.extend(unmet(facts));
     }
     if facts.settled.offered == 0 {
         failures.push("no request was offered: nothing is proven".to_owned());
     }
     failures
+}
+
+/// Faults that came and met nothing: then the storm proves less than it says.
+fn unmet(facts: &Facts) -> Vec<String> {
+    let deaths = |cause: CauseOfDeath| facts.deaths.get(cause.as_str()).copied().unwrap_or_default();
+    [
+        (facts.provider.connections_http11, "HTTP/1.1 was never spoken"),
+        (deaths(CauseOfDeath::PingTimeout), "no connection was given up for its PINGs"),
+        (deaths(CauseOfDeath::AddressGone), "no connection was drained for its address"),
+        (deaths(CauseOfDeath::Replaced), "no connection was replaced by one of a new identity"),
+        (deaths(CauseOfDeath::Goaway), "no connection was ended by GOAWAY"),
+    ]
+    .into_iter()
+    .filter(|(met, _)| *met == 0)
+    .map(|(_, what)| what.to_owned())
+    .collect()
 }

@@ -1,9 +1,10 @@
-//! The provider of a storm: the simulator, its certificates as they change, and what it says of each request.
+//! The provider of a storm: the simulator, its name, its certificates as they change, and what it says of each request.
 
 use std::{sync::Arc, time::Duration};
 
-use provider_sim::{Account, Behaviour, Endorsed, Pki, Simulator};
+use provider_sim::{Account, Behaviour, Endorsed, GoAwayForm, Listening, Pki, Simulator, Target};
 
+use super::names::NameServer;
 use crate::{
     error::Error,
     lab::{Provider, lab},
@@ -16,14 +17,38 @@ pub(super) const MAX_REQUESTS: usize = 1_000_000;
 pub(super) struct Stage {
     sim: Simulator,
     pki: Arc<Pki>,
+    names: NameServer,
     prefix: String,
 }
 
 impl Stage {
-    /// `provider`, asked for requests whose correlation ids are `prefix-N`.
-    pub(super) fn new(provider: Provider, prefix: &str) -> Self {
+    /// `provider`, found through `names`, asked for requests whose correlation ids are `prefix-N`.
+    pub(super) fn new(provider: Provider, names: NameServer, prefix: &str) -> Self {
         let Provider { sim, pki, .. } = provider;
-        Self { sim, pki, prefix: prefix.to_owned() }
+        Self { sim, pki, names, prefix: prefix.to_owned() }
+    }
+
+    /// Its name stands for another of its addresses from now on.
+    pub(super) fn move_name(&self) {
+        let now = self.names.answer();
+        let mut others = self.sim.addrs().into_iter().map(|address| address.ip());
+        if let Some(other) = others.find(|other| *other != now) {
+            self.names.say(other);
+        }
+    }
+
+    /// For `lasts` nothing is read or written on any connection, and new ones get no byte; then all of them are reset
+    /// and new ones are served.
+    ///
+    /// # Errors
+    /// [`Error::Lab`].
+    pub(super) async fn swallow_all(&self, lasts: Duration) -> Result<(), Error> {
+        let listen = |how| self.sim.set_listening(how).map_err(lab("change how the provider listens"));
+        listen(Listening::Backlogged)?;
+        self.sim.end(Target::All, GoAwayForm::BlackHole);
+        tokio::time::sleep(lasts).await;
+        self.sim.end(Target::All, GoAwayForm::Reset);
+        listen(Listening::Accepting)
     }
 
     /// The simulator.

@@ -1,12 +1,15 @@
 //! What goes wrong and when: pure, drawn from the seed, so that a storm can be repeated.
 //!
-//! Owns the kinds of fault and their order. Doing them to the provider is `provider.rs` and `director.rs`.
+//! Owns the kinds of fault and their order. Doing them to the provider is `stage.rs` and `director.rs`.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use http::{HeaderName, HeaderValue};
-use provider_sim::{GoAwayForm, ResetPoint, ResetReason};
+use provider_sim::{GoAwayForm, Http1Close, ResetPoint, ResetReason};
 use serde::Serialize;
 
 /// One thing done to the provider or to the gateway's identity.
@@ -55,6 +58,36 @@ pub(super) enum Fault {
         /// How long nobody listens.
         away: Duration,
     },
+    /// One connection falls silent: the provider neither reads nor writes on it, and resets it after a while.
+    Silence {
+        /// For how long.
+        lasts: Duration,
+    },
+    /// Everything falls silent, new connections too: TCP connects, and no byte comes. Then all is reset.
+    BlackHole {
+        /// For how long.
+        lasts: Duration,
+    },
+    /// For a while no PING is answered.
+    PingsIgnored {
+        /// For how long: longer than the gateway's interval and patience together.
+        lasts: Duration,
+    },
+    /// For a while the provider offers HTTP/1.1 alone: all connections end, their successors speak it, and at the end
+    /// it is the same the other way round. After a third one connection ends and the gateway's identity is renewed;
+    /// in the last third each connection is ended after so many requests.
+    Http11 {
+        /// How the one connection ends.
+        form: GoAwayForm,
+        /// Requests per connection in the last third.
+        requests: u32,
+        /// Whether those ends are announced.
+        close: Http1Close,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// The provider's name stands for its other address; it goes on listening at both.
+    NameMoves,
     /// For a while SETTINGS allow this many streams, on running connections too.
     StreamLimit {
         /// The limit.
@@ -95,6 +128,11 @@ impl Fault {
                 GoAwayForm::HalfClose => "one connection: half-close",
                 _ => "one connection: goaway",
             },
+            Self::Silence { .. } => "one connection: black hole",
+            Self::BlackHole { .. } => "black hole",
+            Self::PingsIgnored { .. } => "pings ignored",
+            Self::Http11 { .. } => "http/1.1 alone",
+            Self::NameMoves => "dns move",
             Self::Kill => "tcp reset of all",
             Self::Restart { .. } => "provider restart",
             Self::StreamLimit { .. } => "stream limit",
@@ -105,8 +143,29 @@ impl Fault {
     }
 }
 
-/// Between the end of one fault and the next.
-const PAUSE_MS: std::ops::RangeInclusive<u64> = 300..=1500;
+impl Fault {
+    /// How long it takes, about.
+    #[cfg(test)]
+    fn lasts(&self) -> Duration {
+        match *self {
+            Self::Cadence { lasts, .. }
+            | Self::Refusals { lasts, .. }
+            | Self::Resets { lasts, .. }
+            | Self::StreamLimit { lasts, .. }
+            | Self::Latency { lasts, .. }
+            | Self::Silence { lasts }
+            | Self::BlackHole { lasts }
+            | Self::PingsIgnored { lasts }
+            | Self::Http11 { lasts, .. } => lasts,
+            Self::Restart { away } => away,
+            Self::GoAway { .. } => Duration::from_millis(200),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// Between the end of one fault and the next. With the lengths below all kinds come once within 28 s.
+const PAUSE_MS: std::ops::RangeInclusive<u64> = 150..=650;
 
 /// Faults without end, each after a pause. All kinds come once before any comes twice.
 #[derive(Debug)]
@@ -134,6 +193,11 @@ impl Weather {
     }
 }
 
+/// The names of all kinds.
+pub(super) fn kinds() -> BTreeSet<&'static str> {
+    deal(&mut Rng::with_seed(0)).iter().map(Fault::name).collect()
+}
+
 /// One fault of each kind.
 fn deal(rng: &mut Rng) -> Vec<Fault> {
     let ms = |rng: &mut Rng, range| Duration::from_millis(rng.u64(range));
@@ -148,12 +212,14 @@ fn deal(rng: &mut Rng) -> Vec<Fault> {
     let reason = *rng
         .choice(&[ResetReason::InternalError, ResetReason::Cancel, ResetReason::EnhanceYourCalm])
         .expect("three");
+    let form = *rng.choice(&[GoAwayForm::Fin, GoAwayForm::Reset, GoAwayForm::CloseNotify]).expect("three");
+    let close = *rng.choice(&[Http1Close::Announced, Http1Close::Silent]).expect("two");
     vec![
         Fault::GoAway { form: GoAwayForm::Immediate },
         Fault::GoAway { form: GoAwayForm::TwoPhase },
         Fault::GoAway { form: GoAwayForm::Zero },
         Fault::GoAway { form: GoAwayForm::Behind { streams: rng.u32(1..=8) } },
-        Fault::Cadence { requests: rng.u32(100..=400), lasts: ms(rng, 1000..=3000) },
+        Fault::Cadence { requests: rng.u32(100..=400), lasts: ms(rng, 1000..=2000) },
         // Rare enough that three in a row for one request, the end of its attempts, will not be drawn.
         Fault::Refusals { every: rng.u32(150..=400), lasts: ms(rng, 500..=2000) },
         Fault::Resets { every: rng.u32(50..=200), at, reason, lasts: ms(rng, 500..=2000) },
@@ -166,6 +232,11 @@ fn deal(rng: &mut Rng) -> Vec<Fault> {
         Fault::Restart { away: ms(rng, 50..=500) },
         Fault::StreamLimit { streams: rng.u32(4..=64), lasts: ms(rng, 300..=1500) },
         Fault::Latency { by: ms(rng, 5..=60), lasts: ms(rng, 200..=800) },
+        Fault::Silence { lasts: ms(rng, 500..=2500) },
+        Fault::BlackHole { lasts: ms(rng, 200..=1000) },
+        Fault::PingsIgnored { lasts: ms(rng, 2100..=3000) },
+        Fault::Http11 { form, requests: rng.u32(50..=200), close, lasts: ms(rng, 2000..=3000) },
+        Fault::NameMoves,
         Fault::ClientCertificate,
         Fault::ServerCertificate,
     ]
@@ -195,8 +266,6 @@ impl Steering {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
@@ -212,10 +281,21 @@ mod tests {
     #[test]
     fn every_kind_comes_once_before_any_comes_twice() {
         let mut weather = Weather::new(3);
-        let kinds = deal(&mut Rng::with_seed(0)).len();
+        let cards = deal(&mut Rng::with_seed(0)).len();
         for _ in 0..5 {
-            let round: BTreeSet<_> = (0..kinds).map(|_| weather.next().1.name()).collect();
-            assert_eq!(round.len(), kinds, "{round:?}");
+            let round: BTreeSet<_> = (0..cards).map(|_| weather.next().1.name()).collect();
+            assert_eq!(round, kinds());
+            assert_eq!(round.len(), cards, "no two kinds have one name");
+        }
+    }
+
+    #[test]
+    fn every_kind_comes_within_a_short_storm() {
+        for seed in 0..1000 {
+            let mut weather = Weather::new(seed);
+            let took: Duration =
+                kinds().iter().map(|_| weather.next()).map(|(pause, f)| pause + f.lasts()).sum();
+            assert!(took < Duration::from_secs(28), "seed {seed}: {took:?}");
         }
     }
 

@@ -37,7 +37,12 @@ async fn requests_are_answered_and_connections_reused() {
 #[tokio::test]
 async fn concurrent_requests_get_a_connection_each() {
     let (provider, lab) = speaking(HttpVersions::Http11Only).await;
-    Load::new("many", 10, 5).header("sim-delay-ms", "40").run(&lab).await.assert_all_answered_once(&provider);
+    // Long enough for those that wait to be seen together, however slowly handshakes go.
+    Load::new("many", 10, 3)
+        .header("sim-delay-ms", "400")
+        .run(&lab)
+        .await
+        .assert_all_answered_once(&provider);
     let ledger = provider.sim.ledger();
     assert!((10..=14).contains(&ledger.connections_accepted), "{ledger:?}");
 }

@@ -5,6 +5,7 @@ mod callers;
 mod carries;
 mod connections;
 mod deadlines;
+mod drift;
 mod faults;
 mod grpc;
 mod health;

@@ -38,7 +38,7 @@ pub(super) fn in_our_words(data: &[u8]) -> Option<Vec<u8>> {
 /// A whole HTTP/1.1 reply for a caller whose request never became one, after which its connection is closed.
 fn last_words(code: ErrorCode, detail: &str) -> Vec<u8> {
     let retry_safe = code.retry_safe_before_send();
-    let document = document(code, retry_safe, None, detail, None);
+    let document = document(code, retry_safe, None, detail, None, None);
     let status = code.status();
     let mut reply = format!(
         "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n{GW_ERROR}: {}\r\n{GW_RETRY_SAFE}: {}\r\n\

@@ -81,6 +81,7 @@ pub(crate) fn document(
     retry_safe: RetrySafe,
     phase: Option<Phase>,
     detail: &str,
+    after: Option<Duration>,
     correlation_id: Option<&HeaderValue>,
 ) -> Bytes {
     let row = code.row();
@@ -93,6 +94,7 @@ pub(crate) fn document(
         "retry_safe": retry_safe.as_str(),
         "blame": row.blame.as_str(),
         "phase": phase.map(Phase::as_str),
+        "retry_after": after.map(whole_seconds),
         "correlation_id": correlation_id.and_then(|id| id.to_str().ok()),
     });
     Bytes::from(document.to_string())
@@ -101,8 +103,8 @@ pub(crate) fn document(
 fn problem(failure: &Failure, exchange: Exchange) -> Response<ReplyBody> {
     let row = failure.code.row();
     let correlation = exchange.correlation_id.clone();
-    let document =
-        document(failure.code, failure.retry_safe, failure.phase, &failure.detail, correlation.as_ref());
+    let Failure { code, retry_safe, phase, retry_after: after, .. } = *failure;
+    let document = document(code, retry_safe, phase, &failure.detail, after, correlation.as_ref());
     let timing = server_timing(&exchange.journey);
     let mut reply = Response::new(ReplyBody::own(document, Some(exchange)));
     *reply.status_mut() = failure.code.status();
@@ -124,7 +126,11 @@ fn problem(failure: &Failure, exchange: Exchange) -> Response<ReplyBody> {
 
 /// Whole seconds (RFC 9110 §10.2.3), rounded up: who comes back then does not come too early.
 pub(crate) fn retry_after(wait: Duration) -> HeaderValue {
-    HeaderValue::from((wait.as_millis().div_ceil(1000) as u64).max(1))
+    HeaderValue::from(whole_seconds(wait))
+}
+
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_millis().div_ceil(1000) as u64).max(1)
 }
 
 /// `queue;dur=…, connect;dur=…, send;dur=…, ttfb;dur=…` in milliseconds (Server Timing, W3C).
@@ -147,5 +153,20 @@ fn log(failure: &Failure, exchange: &Exchange) {
         tracing::Level::ERROR => tracing::error!(code, correlation_id = id, "{}", failure.detail),
         tracing::Level::WARN => tracing::warn!(code, correlation_id = id, "{}", failure.detail),
         _ => tracing::debug!(code, correlation_id = id, "{}", failure.detail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_in_its_document_when_to_come_back() {
+        let told = |after| {
+            let document = document(ErrorCode::ProviderUnhealthy, RetrySafe::Yes, None, "sick", after, None);
+            serde_json::from_slice::<serde_json::Value>(&document).unwrap()["retry_after"].clone()
+        };
+        assert_eq!(told(Some(Duration::from_millis(1_001))), 2, "as the header: rounded up");
+        assert!(told(None).is_null());
     }
 }

@@ -99,7 +99,8 @@ pub(super) fn code_of_refusal(grpc: tonic::Code) -> ErrorCode {
 /// The reply to a request that is not gRPC at all: a problem document (RFC 9457), as for plain HTTP.
 pub(super) fn problem(failure: &Failure) -> http::Response<tonic::body::Body> {
     let row = failure.code.row();
-    let document = document(failure.code, failure.retry_safe, None, &failure.message, None);
+    let document =
+        document(failure.code, failure.retry_safe, None, &failure.message, failure.retry_after, None);
     let body = tonic::body::Body::new(http_body_util::Full::new(document));
     let mut response = http::Response::new(body);
     *response.status_mut() = failure.code.status();

@@ -145,6 +145,7 @@ pub(crate) fn connection(id: u64, state: State) -> ConnectionStatus {
             peer_not_after: at(SERVER_NOT_AFTER),
             anchor: Fingerprint::of(b"anchor"),
             anchor_label: "chain.pem".to_owned(),
+            pin: None,
         },
         phases: DialPhases { total: Duration::from_millis(5), ..DialPhases::default() },
         proof: Some(Proof::Ping),

@@ -19,17 +19,23 @@ use tokio::{
 };
 
 use super::{
-    Farewell, Link, State, Trust, Wire, WireHandle,
-    pinger::{PingAnswers, Pinger, Step},
+    Farewell, Link, Proof, State, Trust, Wire, WireHandle,
+    pinger::{Pinger, Probe, Step},
     tap::{GoAway, Seen},
 };
-use crate::{hub::Hub, observe::Observer, status::CauseOfDeath};
+use crate::{
+    hub::{Hub, Pings},
+    observe::Observer,
+    status::CauseOfDeath,
+};
 
 /// What a connection may carry and how its health is watched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) max_streams: u32,
     pub(crate) ping_timeout: Duration,
+    /// The window of a stream, as announced.
+    pub(crate) stream_window: u32,
 }
 
 /// How a connection ended.
@@ -49,6 +55,15 @@ struct Withheld {
     limit: Pin<Box<Sleep>>,
 }
 
+/// How the transport came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    /// As TLS wants it.
+    InOrder,
+    /// Cut short, or reset.
+    Broken,
+}
+
 /// Drives one connection until it ends. Dropping it closes the transport at once.
 pub(crate) struct Driver<S> {
     connection: h2::client::Connection<Wire<S>, Bytes>,
@@ -59,6 +74,8 @@ pub(crate) struct Driver<S> {
     pongs: u64,
     goaways: u32,
     settings_acks: u32,
+    /// How many there were when SETTINGS were last sent to hear from the provider.
+    acks_before: u32,
     /// Frames that the passport knows of; see [`super::wire::Glance`].
     frames: u32,
     /// A lowered number of streams that h2 has not been told of.
@@ -96,6 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             pongs: 0,
             goaways: 0,
             settings_acks: 0,
+            acks_before: 0,
             frames: 0,
             withheld: None,
             carried: 0,
@@ -118,12 +136,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.until(|driver| driver.pongs > 0).await
     }
 
-    /// Runs until the provider acknowledged our SETTINGS: what it sends only after it looked at our certificate.
+    /// Runs until the provider acknowledged our PING or our SETTINGS, both of which it does only after it looked at our
+    /// certificate. Says which it was: the PING, where both came together.
     ///
     /// # Errors, cancel safety
     /// As [`Self::until_pong`].
-    pub(crate) async fn until_settings_ack(&mut self) -> Result<(), Ended> {
-        self.until(|driver| driver.settings_acks > 0).await
+    pub(crate) async fn until_acknowledged(&mut self) -> Result<Proof, Ended> {
+        self.until(|driver| driver.pongs > 0 || driver.settings_acks > 0).await?;
+        Ok(if self.pongs > 0 { Proof::Ping } else { Proof::SettingsAck })
     }
 
     async fn until(&mut self, proved: fn(&Self) -> bool) -> Result<(), Ended> {
@@ -152,11 +172,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         .await
     }
 
-    /// Runs until the connection ends. `answers` says whether unanswered PINGs count.
-    pub(crate) async fn until_ended(mut self, answers: PingAnswers) -> Ended {
-        if answers == PingAnswers::Never {
-            self.pinger.give_up();
-        }
+    /// Runs until the connection ends.
+    pub(crate) async fn until_ended(mut self) -> Ended {
         std::future::poll_fn(|cx| self.poll_turn(cx)).await
     }
 
@@ -268,13 +285,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn note_goaway(&mut self) {
         self.hub.counters.goaways.fetch_add(1, Ordering::Relaxed);
         let goaway = self.wire.seen().goaway.unwrap_or_default();
-        self.bid_farewell(Some(goaway));
+        self.bid_farewell(Some(goaway), Closing::InOrder);
         self.observer.goaway(self.link.id(), goaway.error_code);
         self.retire(CauseOfDeath::Goaway);
     }
 
     /// Keeps how the connection stood when its end was announced.
-    fn bid_farewell(&self, goaway: Option<GoAway>) {
+    fn bid_farewell(&self, goaway: Option<GoAway>, how: Closing) {
         let now = Instant::now();
         let (in_flight, carried) = (self.link.in_flight(), self.link.requests());
         // Streams of a client are odd: the n-th has the number 2n − 1 (RFC 9113 §5.1.1).
@@ -292,6 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 .then(|| now.saturating_duration_since(self.active_at))
                 .filter(|idle| *idle >= IDLE),
             routine: goaway.is_none_or(|g| g.error_code == NO_ERROR),
+            orderly: goaway.is_some() || how == Closing::InOrder,
             calm: goaway.is_some_and(|g| g.error_code == ENHANCE_YOUR_CALM),
         });
     }
@@ -320,29 +338,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Ready means overdue.
     fn poll_ping(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Poll<()> {
-        if self.pinger.is_waiting()
-            && let Poll::Ready(Ok(_)) = self.ping.poll_pong(cx)
-        {
-            self.pongs += 1;
-            self.link.vitals().pong();
-            let interval = self.hub.ping_interval();
-            if let Some(rtt) = self.pinger.answered(now, interval) {
-                self.link.set_ping_rtt(rtt);
-            }
-        }
+        self.note_answers(cx, now);
         if self.link.vitals().trust() == Trust::Doubted {
             self.pinger.hurry(now);
         }
         loop {
             match self.pinger.step(now) {
                 Step::Overdue => return Poll::Ready(()),
-                Step::Send => {
-                    // An error means the connection is ending; its own poll says so.
-                    let _ = self.ping.send_ping(Ping::opaque());
-                    let _ = self.ping.poll_pong(cx);
+                Step::Send(probe) => self.send_probe(cx, probe),
+                Step::Late => {
+                    // Others are preferred from now on, and the supervisor dials a successor.
+                    self.link.vitals().late();
+                    self.hub.supervisor.notify_one();
                 }
-                Step::Wait(None) => return Poll::Pending,
-                Step::Wait(Some(until)) => {
+                Step::Wait(until) => {
                     if self.timer.deadline() != until {
                         self.timer.as_mut().reset(until);
                     }
@@ -355,9 +364,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    /// An error means that the connection is ending; its own poll says so.
+    fn send_probe(&mut self, cx: &mut Context<'_>, probe: Probe) {
+        match probe {
+            Probe::Ping => {
+                let _ = self.ping.send_ping(Ping::opaque());
+                let _ = self.ping.poll_pong(cx);
+            }
+            Probe::Settings => {
+                self.acks_before = self.settings_acks;
+                let _ = self.connection.set_initial_window_size(self.limits.stream_window);
+                // h2 writes it at its next poll, and wakes nobody for that.
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+
+    fn note_answers(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let interval = self.hub.ping_interval();
+        if self.pinger.awaits(Probe::Ping)
+            && let Poll::Ready(Ok(_)) = self.ping.poll_pong(cx)
+        {
+            self.pongs += 1;
+            self.link.vitals().pong();
+            if let Some(rtt) = self.pinger.ponged(now, interval) {
+                self.link.set_ping_rtt(rtt);
+            }
+            self.hub.note_pings(Pings::Answered);
+        }
+        if self.pinger.awaits(Probe::Settings) && self.settings_acks != self.acks_before {
+            self.link.vitals().pong();
+            if self.pinger.acknowledged(now, interval) {
+                self.hub.note_pings(Pings::Ignored);
+            }
+        }
+    }
+
     fn end(&self, result: Result<(), h2::Error>) -> Ended {
         // Once more: the words of a GOAWAY may have come after its beginning.
         self.note_frames();
+        let how = if result.is_ok() { Closing::InOrder } else { Closing::Broken };
         let (by_itself, detail) = match result {
             Ok(()) => (CauseOfDeath::ClosedByProvider, "closed".to_owned()),
             Err(e) if e.is_go_away() && e.is_remote() => (CauseOfDeath::Goaway, e.to_string()),
@@ -366,7 +412,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let cause = self.link.cause().unwrap_or(by_itself);
         if cause == CauseOfDeath::ClosedByProvider {
-            self.bid_farewell(None);
+            self.bid_farewell(None, how);
         }
         self.link.ended(cause);
         Ended { cause, fault: self.wire.fault(), detail }

@@ -84,6 +84,8 @@ pub(crate) struct Link {
     resets: Mutex<ResetBudget>,
     /// It puts a learned limit to the test, one stream at a time.
     probing: AtomicBool,
+    /// Another generation is in use: it carries new streams only while that one has none free.
+    superseded: AtomicBool,
     sender: Mutex<Option<SendRequest<Bytes>>>,
     driver: AtomicWaker,
 }
@@ -107,6 +109,7 @@ impl Link {
             readings: Readings::default(),
             resets: Mutex::default(),
             probing: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
             sender: Mutex::new(sender),
             driver: AtomicWaker::new(),
         })
@@ -204,6 +207,13 @@ impl Link {
         self.drain_since.get().copied()
     }
 
+    /// HTTP/1.1: the provider said, with a response that is still being read, that the connection ends with it.
+    pub(crate) fn is_parting(&self) -> bool {
+        self.birth.protocol == Protocol::Http11
+            && self.cause() == Some(CauseOfDeath::ClosedByProvider)
+            && self.in_flight() > 0
+    }
+
     /// Sets how many requests it should carry, and at which number the supervisor wants to be told. A connection under
     /// test has no such limit, but carries one stream at a time. Returns whether that number was passed just now, so
     /// that nobody will tell.
@@ -222,6 +232,16 @@ impl Link {
     /// Whether its budget is used up.
     pub(crate) fn is_spent(&self) -> bool {
         self.permits.is_spent()
+    }
+
+    /// Says whether its generation is the active one.
+    pub(crate) fn note_active(&self, generation: u64) {
+        self.superseded.store(self.birth.generation != generation, Ordering::Relaxed);
+    }
+
+    /// Whether another generation than its own is in use.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed)
     }
 
     /// Its vital signs.

@@ -13,13 +13,14 @@ mod proof;
 mod state;
 mod sync;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod vitals;
 mod wire;
 
 pub(crate) use driver::{Driver, Ended, Limits};
 pub(crate) use link::{Birth, Link, Role};
 pub(crate) use permits::{Grant, Notice, STREAM_ROOM, STREAM_WARNING, Waiters};
-pub(crate) use pinger::PingAnswers;
 pub use proof::Proof;
 pub use state::{Event, Illegal, State};
 pub(crate) use tap::Seen;

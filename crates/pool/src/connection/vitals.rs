@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::health::HealthFault;
 
 /// How far a connection is trusted with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +35,10 @@ impl Trust {
     /// The one transition function.
     fn next(self, event: TrustEvent) -> Self {
         match (self, event) {
-            (_, TrustEvent::Silence) => Self::Doubted,
+            (_, TrustEvent::Silence) | (Self::Full, TrustEvent::Late) => Self::Doubted,
             (Self::Doubted, TrustEvent::Pong) => Self::Probation,
             (_, TrustEvent::Response) => Self::Full,
-            (other, TrustEvent::Pong) => other,
+            (other, TrustEvent::Pong | TrustEvent::Late) => other,
         }
     }
 }
@@ -45,6 +48,8 @@ impl Trust {
 pub(crate) enum TrustEvent {
     /// Too many requests timed out and nothing was heard meanwhile.
     Silence,
+    /// The answer to a PING takes long.
+    Late,
     /// It acknowledged a PING.
     Pong,
     /// A response arrived.
@@ -63,6 +68,8 @@ pub(crate) struct Farewell {
     pub(crate) idle: Option<Duration>,
     /// The provider gave no error: it ends connections as a matter of routine.
     pub(crate) routine: bool,
+    /// It announced the end, or closed as TLS wants it: nothing broke.
+    pub(crate) orderly: bool,
     /// It found our PINGs too many (ENHANCE_YOUR_CALM).
     pub(crate) calm: bool,
 }
@@ -78,6 +85,8 @@ pub(crate) struct Vitals {
     farewell: OnceLock<Farewell>,
     sampled: AtomicBool,
     worn: AtomicBool,
+    /// How the application failed the health request of the proof.
+    unwell: Mutex<Option<HealthFault>>,
 }
 
 impl Vitals {
@@ -111,6 +120,11 @@ impl Vitals {
         let silences = self.silences.load(Ordering::Relaxed).saturating_add(1);
         self.silences.store(silences, Ordering::Relaxed);
         silences >= suspect_after && self.advance(TrustEvent::Silence) == Trust::Doubted
+    }
+
+    /// The answer to a PING takes long.
+    pub(crate) fn late(&self) {
+        self.advance(TrustEvent::Late);
     }
 
     /// A PING was acknowledged.
@@ -150,6 +164,16 @@ impl Vitals {
         self.farewell.get().copied()
     }
 
+    /// The connection is proven, but the application failed the health request that went with it.
+    pub(crate) fn note_unwell(&self, fault: HealthFault) {
+        *self.unwell.lock() = Some(fault);
+    }
+
+    /// That failure, for the first one who asks.
+    pub(crate) fn take_unwell(&self) -> Option<HealthFault> {
+        self.unwell.lock().take()
+    }
+
     /// The farewell, for the first one who asks.
     pub(crate) fn sample_once(&self) -> Option<Farewell> {
         let farewell = self.farewell()?;
@@ -172,6 +196,16 @@ mod tests {
         assert_eq!(vitals.trust(), Trust::Probation);
         assert!(vitals.responded());
         assert_eq!(vitals.trust(), Trust::Full);
+    }
+
+    #[test]
+    fn a_late_answer_is_doubt_until_it_comes_and_changes_no_probation() {
+        let vitals = Vitals::default();
+        vitals.late();
+        assert_eq!(vitals.trust(), Trust::Doubted);
+        vitals.pong();
+        vitals.late();
+        assert_eq!(vitals.trust(), Trust::Probation, "it has one stream at a time already");
     }
 
     #[test]
@@ -200,7 +234,15 @@ mod tests {
         let vitals = Vitals::default();
         assert!(vitals.sample_once().is_none());
         let at = Instant::now();
-        let farewell = Farewell { at, requests: 200, uncertain: 0, idle: None, routine: true, calm: false };
+        let farewell = Farewell {
+            at,
+            requests: 200,
+            uncertain: 0,
+            idle: None,
+            routine: true,
+            orderly: true,
+            calm: false,
+        };
         vitals.bid_farewell(farewell);
         assert_eq!(vitals.sample_once().map(|f| f.requests), Some(200));
         assert!(vitals.sample_once().is_none());

@@ -21,7 +21,10 @@ use super::{
     outbound::{Departed, OutboundTap},
     tap::{FrameTap, Seen},
 };
-use crate::coalesce::{Coalesced, Drain, coalesce};
+use crate::{
+    coalesce::{Coalesced, Drain, coalesce},
+    dial::RECORD,
+};
 
 /// The half that h2 owns.
 pub(crate) type Wire<S> = Coalesced<Watched<S>>;
@@ -222,9 +225,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
             // Whoever waits for an answer has been told that there is none: nothing of it may leave afterwards.
             return Poll::Ready(Ok(data.len()));
         }
-        let n = ready!(Pin::new(&mut this.stream).poll_write(cx, data))?;
-        this.outbound.follow(&data[..n]);
-        Poll::Ready(Ok(n))
+        let result = ready!(Pin::new(&mut this.stream).poll_write(cx, data));
+        match &result {
+            Ok(n) => this.outbound.follow(&data[..*n]),
+            // Some of it may have left, and been acted on, before the rest failed.
+            Err(_) if data.len() > RECORD => this.outbound.follow(data),
+            Err(_) => {}
+        }
+        Poll::Ready(result)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -296,5 +304,23 @@ mod tests {
         let mut written = Vec::new();
         far_read.read_to_end(&mut written).await.unwrap();
         assert_eq!(written, [b'p'; 24]);
+    }
+
+    #[tokio::test]
+    async fn what_a_write_of_several_records_held_counts_as_departed_although_it_failed() {
+        for (data, departed) in [(64, false), (RECORD, true)] {
+            let (near, far) = duplex(64);
+            let (mut wire, handle) = wire(near);
+            drop(far);
+            let mut written = vec![b'p'; 24];
+            // HEADERS of stream 1, then DATA of any length.
+            written.extend([0, 0, 1, 1, 4, 0, 0, 0, 1, 0x82]);
+            written.extend((data as u32).to_be_bytes()[1..].iter().chain(&[0, 0, 0, 0, 0, 1]));
+            written.extend(vec![0; data]);
+            wire.write_all(&written).await.unwrap();
+            let _ = poll_once(|cx| handle.poll_drain(cx)).await;
+            assert!(handle.is_deaf());
+            assert_eq!(handle.departed().includes(1), departed, "{data} bytes of DATA");
+        }
     }
 }

@@ -65,6 +65,11 @@ impl Target {
     }
 }
 
+/// What fits into one TLS record (RFC 8446 §5.1): a write of at most this much that fails left no whole record, and of
+/// less than a whole record the provider can read nothing. A larger one may fail after records of it have left: TLS
+/// writes in several steps and reports the step that failed.
+pub(crate) const RECORD: usize = 16 * 1024;
+
 /// The stream under HTTP. Reads are gathered below TLS: rustls asks for 4 KiB at a time, the kernel has more.
 pub(crate) type Transport = TlsStream<ReadAhead<Socket>>;
 
@@ -174,8 +179,8 @@ pub(crate) async fn dial(
     });
     match shaken {
         Ok((transport, facts)) => {
+            // No success yet: some addresses shake hands and then serve nobody.
             progress.phases.tls = Some(began.elapsed());
-            context.directory.note_success(address);
             Ok(Dialled { transport, facts, address, generation: generation.serial() })
         }
         Err(e) => {

@@ -50,6 +50,14 @@ impl Family {
     fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
+
+    /// The one that this is not.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
 }
 
 /// Why a resolver found nothing.
@@ -184,7 +192,7 @@ impl Answers {
         match result {
             Ok(answer) => {
                 let failed = self.failure.take().is_some();
-                let mut change = self.take(now, &answer);
+                let mut change = self.take(now, &answer, None);
                 change.health = if failed { Health::Regained } else { Health::Unchanged };
                 change
             }
@@ -203,7 +211,17 @@ impl Answers {
         }
     }
 
-    fn take(&mut self, now: Instant, answer: &Answer) -> Change {
+    /// Takes the whole of an answer of which the half of family `counted` was taken before: that half counts once, and
+    /// may be believed no longer than it said.
+    pub(super) fn note_rest(&mut self, now: Instant, answer: &Answer, counted: Family) -> Change {
+        let until = self.until;
+        let change = self.take(now, answer, Some(counted));
+        self.until = self.until.min(until);
+        change
+    }
+
+    /// `counted` is the family that the same answer was taken for already.
+    fn take(&mut self, now: Instant, answer: &Answer, counted: Option<Family>) -> Change {
         let ttl = answer.ttl.max(SHORTEST);
         self.until = Some(now + ttl);
         let mut change = Change::default();
@@ -223,7 +241,8 @@ impl Answers {
             if self.find(known.address).is_some() {
                 continue;
             }
-            if answer.silent == Some(Family::of(known.address)) {
+            let family = Some(Family::of(known.address));
+            if answer.silent == family || counted == family {
                 self.known.push(known);
             } else if known.missed(now, ttl) {
                 change.gone.push(known.address);
@@ -288,7 +307,7 @@ impl Answers {
         }
     }
 
-    /// A dial there went well.
+    /// A connection there came to serve.
     pub(super) fn forgiven(&mut self, address: IpAddr) {
         if let Some(known) = self.find_mut(address) {
             known.strikes = None;

@@ -9,6 +9,7 @@ mod resolver;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -16,13 +17,15 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, watch},
+    sync::{Notify, oneshot, watch},
     task::AbortHandle,
-    time::Instant,
+    time::{Instant, error::Elapsed},
 };
 
 pub(crate) use self::answers::{Answer, ResolveError};
-use self::answers::{Answers, Change, Demand, Health};
+use self::answers::{Answers, Change, Demand, Family, Health};
+#[cfg(test)]
+pub(crate) use self::resolver::Early;
 pub(crate) use self::resolver::{Resolve, SystemResolver};
 use crate::{
     dial::HostPort,
@@ -169,7 +172,7 @@ impl Directory {
         self.shared.state.lock().answers.struck(address.ip(), Instant::now());
     }
 
-    /// A dial to this address went well.
+    /// A connection to this address came to serve.
     pub(crate) fn note_success(&self, address: SocketAddr) {
         self.shared.state.lock().answers.forgiven(address.ip());
     }
@@ -248,10 +251,22 @@ impl Shared {
             (Health::Regained, _) => tracing::info!(host, "the name is resolved again"),
             _ => {}
         }
-        if !change.came.is_empty() || !change.gone.is_empty() {
-            tracing::info!(host, came = ?change.came, gone = ?change.gone, "the addresses of the name changed");
-        }
+        self.log_moves(&change);
         change
+    }
+
+    /// The rest of an answer of which the half of family `counted` was noted.
+    fn note_rest(&self, rest: &Answer, counted: Family) -> Change {
+        let change = self.state.lock().answers.note_rest(Instant::now(), rest, counted);
+        self.log_moves(&change);
+        change
+    }
+
+    fn log_moves(&self, change: &Change) {
+        if !change.came.is_empty() || !change.gone.is_empty() {
+            tracing::info!(host = &self.place.host, came = ?change.came, gone = ?change.gone,
+                "the addresses of the name changed");
+        }
     }
 }
 
@@ -287,18 +302,56 @@ impl std::fmt::Debug for Claim {
 
 /// Asks at once, when an answer's time is over, and when a dial wants it; one question at a time.
 async fn keep(shared: Arc<Shared>, limit: Duration, resolver: impl Resolve, changed: impl Fn()) {
-    loop {
-        let asked = tokio::time::timeout(limit, resolver.resolve(&shared.place.host)).await;
-        let result = asked.unwrap_or_else(|_| {
-            Err(ResolveError::Failed { detail: format!("no name server answered within {limit:?}") })
-        });
-        let change = shared.note(result);
-        shared.answered.send_modify(|count| *count += 1);
+    let answered = shared.clone();
+    let tell = move |change: Change| {
+        answered.answered.send_modify(|count| *count += 1);
         if change != Change::default() {
             changed();
         }
+    };
+    loop {
+        let (early, half) = oneshot::channel();
+        let question = tokio::time::timeout(limit, resolver.resolve(&shared.place.host, early));
+        let mut question = pin!(question);
+        let first = tokio::select! {
+            biased;
+            whole = &mut question => First::Whole(whole),
+            // Dropped unsent with the question only, which has ended then.
+            Ok(half) = half => First::Half(half),
+        };
+        match first {
+            First::Whole(whole) => {
+                let result = whole.unwrap_or_else(|_| {
+                    Err(ResolveError::Failed { detail: format!("no name server answered within {limit:?}") })
+                });
+                tell(shared.note(result));
+            }
+            First::Half(half) => {
+                let silent = half.silent;
+                tell(shared.note(Ok(half)));
+                // The other half joins if it comes before the next question; it holds nothing up.
+                let rest = tokio::select! {
+                    biased;
+                    rest = &mut question => rest,
+                    () = until_due(&shared) => continue,
+                };
+                if let (Ok(Ok(rest)), Some(silent)) = (rest, silent)
+                    && rest.silent.is_none()
+                {
+                    tell(shared.note_rest(&rest, silent.other()));
+                }
+            }
+        }
         until_due(&shared).await;
     }
+}
+
+/// What came first of an answer.
+enum First {
+    /// All of it, or the lack of it.
+    Whole(Result<Result<Answer, ResolveError>, Elapsed>),
+    /// The half of one family; the other is slow.
+    Half(Answer),
 }
 
 async fn until_due(shared: &Shared) {

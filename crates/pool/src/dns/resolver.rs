@@ -3,7 +3,13 @@
 //! One question at a time, nothing kept: what an answer means and how long it lasts is `answers`. Both files are read
 //! anew for each question (off the runtime's threads), so that a change of them needs no restart.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use hickory_resolver::{
     Hosts, TokioResolver,
@@ -18,6 +24,7 @@ use hickory_resolver::{
     },
 };
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::answers::{Answer, Family, ResolveError};
 
@@ -27,16 +34,22 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS_TTL: Duration = Duration::from_secs(30);
 /// Longest wait for one name server, so that a second can be asked within a dial's time.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the half of an answer that came first waits for the other (RFC 8305 §3, Resolution Delay).
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// How long "no such name" is believed if the answer does not say.
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 
+/// Who hears the half of an answer that comes long before the other, once.
+pub(crate) type Early = oneshot::Sender<Answer>;
+
 /// Asks for the addresses of a name.
 pub(crate) trait Resolve: Send + Sync + 'static {
-    /// One question, asked now.
+    /// One question, asked now. Where one family is answered and the other is slow to, `early` hears the half that
+    /// is there; the whole answer, that half included, is returned when the other has come too.
     ///
     /// # Cancel safety
-    /// Dropping it gives the question up.
-    fn resolve(&self, host: &str) -> impl Future<Output = Result<Answer, ResolveError>> + Send;
+    /// Dropping it gives up what has not come.
+    fn resolve(&self, host: &str, early: Early) -> impl Future<Output = Result<Answer, ResolveError>> + Send;
 }
 
 /// The resolver of the system, or of a list of name servers.
@@ -130,16 +143,16 @@ fn name_server(at: SocketAddr) -> NameServerConfig {
 }
 
 impl Resolve for SystemResolver {
-    async fn resolve(&self, host: &str) -> Result<Answer, ResolveError> {
+    async fn resolve(&self, host: &str, early: Early) -> Result<Answer, ResolveError> {
         let (hosts, conf) = self.read().await?;
         let name = Name::from_utf8(host).map_err(|e| failed(format!("{host} is no name: {e}")))?;
         if let Some(answer) = in_hosts(&hosts, &name) {
             return Ok(answer);
         }
         let made = self.made(conf)?;
-        let mut first = None;
+        let (mut first, mut early) = (None, Some(early));
         for name in completed(&name, &made.search, made.ndots) {
-            match made.ask(&name).await {
+            match made.ask(&name, &mut early).await {
                 Ok(answer) => return Ok(answer),
                 // Who knows what would have been answered: that outweighs "no such name" elsewhere.
                 Err(e @ ResolveError::Failed { .. }) => first = Some(e),
@@ -154,15 +167,56 @@ impl Resolve for SystemResolver {
 
 impl Made {
     /// Both families of one complete name.
-    async fn ask(&self, name: &Name) -> Result<Answer, ResolveError> {
+    async fn ask(&self, name: &Name, early: &mut Option<Early>) -> Result<Answer, ResolveError> {
         // Even a cache of size 0 holds an entry for a moment.
         self.resolver.clear_cache();
-        let (v6, v4) = tokio::join!(
-            self.resolver.lookup(name.clone(), RecordType::AAAA),
-            self.resolver.lookup(name.clone(), RecordType::A),
-        );
-        joined(addresses(v6), addresses(v4))
+        let half = |kind| {
+            let lookup = self.resolver.lookup(name.clone(), kind);
+            async move { addresses(lookup.await) }
+        };
+        both(half(RecordType::AAAA), half(RecordType::A), early).await
     }
+}
+
+/// Both halves of an answer. A good one never waits long for the other: who drops AAAA or A questions (some resolvers
+/// and middleboxes do) must not hold back the addresses that are known.
+async fn both(
+    v6: impl Future<Output = Half>,
+    v4: impl Future<Output = Half>,
+    early: &mut Option<Early>,
+) -> Result<Answer, ResolveError> {
+    let (mut v6, mut v4) = (pin!(v6), pin!(v4));
+    tokio::select! {
+        biased;
+        half = &mut v6 => {
+            let other = other_half(&half, Family::V4, v4, early).await;
+            joined(half, other)
+        }
+        half = &mut v4 => {
+            let other = other_half(&half, Family::V6, v6, early).await;
+            joined(other, half)
+        }
+    }
+}
+
+/// Waits for the other half; when that is slow, `early` hears the first, if it holds an address.
+async fn other_half(
+    first: &Half,
+    silent: Family,
+    mut other: Pin<&mut impl Future<Output = Half>>,
+    early: &mut Option<Early>,
+) -> Half {
+    if let Ok((addresses, ttl)) = first
+        && !addresses.is_empty()
+    {
+        if let Ok(half) = tokio::time::timeout(RESOLUTION_DELAY, other.as_mut()).await {
+            return half;
+        }
+        let answer = Answer { addresses: addresses.clone(), ttl: *ttl, silent: Some(silent) };
+        // Whoever does not listen any more has no use for it.
+        let _ = early.take().map(|early| early.send(answer));
+    }
+    other.await
 }
 
 /// The addresses and shortest TTL of one family; an empty list where the name has none of it.
@@ -299,13 +353,15 @@ mod tests {
     #[tokio::test]
     async fn localhost_needs_no_name_server() {
         let nobody = "127.0.0.1:1".parse().unwrap();
-        let answer = SystemResolver::new(vec![nobody]).resolve("localhost").await.unwrap();
+        let early = oneshot::channel().0;
+        let answer = SystemResolver::new(vec![nobody]).resolve("localhost", early).await.unwrap();
         assert!(answer.addresses.iter().all(std::net::IpAddr::is_loopback), "{answer:?}");
     }
 
     #[tokio::test]
     async fn what_is_no_name_is_said_to_be_none() {
-        let error = SystemResolver::new(Vec::new()).resolve("a..b").await.unwrap_err();
+        let early = oneshot::channel().0;
+        let error = SystemResolver::new(Vec::new()).resolve("a..b", early).await.unwrap_err();
         assert!(error.to_string().contains("a..b is no name"), "{error}");
     }
 
@@ -321,5 +377,46 @@ mod tests {
         assert!(matches!(joined(none(), none()), Err(ResolveError::NoAddress { .. })));
         // Who knows what the silent half would have said: that is no "no such name".
         assert_eq!(joined(none(), Err(failed("SERVFAIL".to_owned()))), Err(failed("SERVFAIL".to_owned())));
+    }
+
+    fn good(address: &str) -> Half {
+        Ok((vec![address.parse().unwrap()], Duration::from_secs(60)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_good_half_waits_fifty_milliseconds_for_the_other_and_no_longer() {
+        for (v4, v6, silent) in [(10, 3_600_000, Family::V6), (3_600_000, 10, Family::V4)] {
+            let began = tokio::time::Instant::now();
+            let after = |ms, half| async move {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                half
+            };
+            let (early, heard) = oneshot::channel();
+            let question = async {
+                both(after(v6, good("2001:db8::1")), after(v4, good("192.0.2.1")), &mut Some(early)).await
+            };
+            tokio::pin!(question);
+            let half = tokio::select! {
+                answer = &mut question => panic!("whole: {answer:?}"),
+                half = heard => half.unwrap(),
+            };
+            assert_eq!(began.elapsed(), Duration::from_millis(60));
+            assert_eq!((half.addresses.len(), half.silent), (1, Some(silent)));
+            let whole = question.await.unwrap();
+            assert_eq!((whole.addresses.len(), whole.silent), (2, None), "the late half joins");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_without_an_address_waits_for_the_other() {
+        let none = || Err(ResolveError::NoAddress { detail: "none".to_owned(), ttl: Duration::from_secs(9) });
+        let late = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            good("192.0.2.1")
+        };
+        let (early, mut heard) = oneshot::channel();
+        let answer = both(async { none() }, late, &mut Some(early)).await.unwrap();
+        assert_eq!((answer.addresses.len(), answer.silent), (1, None));
+        assert!(heard.try_recv().is_err(), "nothing was there to be used early");
     }
 }

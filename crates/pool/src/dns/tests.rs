@@ -10,16 +10,29 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Each question waits for an answer from the test.
 struct Played {
-    answers: tokio::sync::Mutex<mpsc::Receiver<Result<Answer, ResolveError>>>,
+    answers: tokio::sync::Mutex<mpsc::Receiver<Said>>,
     asked: Arc<AtomicU32>,
 }
 
+/// What the test lets the name server say.
+#[derive(Debug)]
+enum Said {
+    /// The half of one family; the question goes on.
+    Half(Answer),
+    /// All there is.
+    Whole(Result<Answer, ResolveError>),
+}
+
 impl Resolve for Played {
-    async fn resolve(&self, _: &str) -> Result<Answer, ResolveError> {
+    async fn resolve(&self, _: &str, early: oneshot::Sender<Answer>) -> Result<Answer, ResolveError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        match self.answers.lock().await.recv().await {
-            Some(answer) => answer,
-            None => std::future::pending().await,
+        let mut early = Some(early);
+        loop {
+            match self.answers.lock().await.recv().await {
+                Some(Said::Whole(answer)) => return answer,
+                Some(Said::Half(half)) => early.take().unwrap().send(half).unwrap(),
+                None => std::future::pending().await,
+            }
         }
     }
 }
@@ -27,7 +40,7 @@ impl Resolve for Played {
 struct Stage {
     directory: Arc<Directory>,
     asked: Arc<AtomicU32>,
-    answer: mpsc::Sender<Result<Answer, ResolveError>>,
+    answer: mpsc::Sender<Said>,
 }
 
 impl Stage {
@@ -47,11 +60,28 @@ impl Stage {
     async fn say(&self, ttl: u64, addresses: &[&str]) {
         let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
         let answer = Answer { addresses, ttl: Duration::from_secs(ttl), silent: None };
-        self.answer.send(Ok(answer)).await.unwrap();
+        self.answer.send(Said::Whole(Ok(answer))).await.unwrap();
+    }
+
+    /// One family is answered; nothing is heard of the other.
+    async fn say_half(&self, ttl: u64, silent: Family, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        let half = Answer { addresses, ttl: Duration::from_secs(ttl), silent: Some(silent) };
+        self.answer.send(Said::Half(half)).await.unwrap();
+    }
+
+    fn valid_for(&self) -> Option<Duration> {
+        self.directory.status(Instant::now()).unwrap().valid_for
+    }
+
+    fn known(&self) -> Vec<(String, u32)> {
+        let addresses = self.directory.status(Instant::now()).unwrap().addresses;
+        addresses.iter().map(|a| (a.address.to_string(), a.absent_answers)).collect()
     }
 
     async fn fail(&self) {
-        self.answer.send(Err(ResolveError::Failed { detail: "SERVFAIL".to_owned() })).await.unwrap();
+        let failed = ResolveError::Failed { detail: "SERVFAIL".to_owned() };
+        self.answer.send(Said::Whole(Err(failed))).await.unwrap();
     }
 }
 
@@ -96,7 +126,8 @@ async fn an_old_answer_is_used_when_a_new_one_is_long_in_coming() {
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let addresses = vec!["192.0.2.2".parse().unwrap()];
-        answer.send(Ok(Answer { addresses, ttl: Duration::from_secs(60), silent: None })).await.unwrap();
+        let whole = Answer { addresses, ttl: Duration::from_secs(60), silent: None };
+        answer.send(Said::Whole(Ok(whole))).await.unwrap();
     });
     assert_eq!(stage.directory.candidates().await.unwrap().addresses, ["192.0.2.2:443".parse().unwrap()]);
 }
@@ -174,4 +205,51 @@ async fn nothing_is_asked_after_a_stop() {
     stage.directory.stop();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(stage.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_family_that_is_never_answered_holds_back_nothing_of_the_other() {
+    for (silent, address) in [(Family::V6, "192.0.2.1"), (Family::V4, "2001:db8::1")] {
+        let stage = Stage::set();
+        let began = Instant::now();
+        stage.say_half(60, silent, &[address]).await;
+        let candidates = stage.directory.candidates().await.unwrap();
+        assert_eq!(candidates.addresses, [SocketAddr::new(address.parse().unwrap(), 443)]);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // The question for the other family ends at its limit, and that is no failure of the name.
+        tokio::time::sleep(LIMIT * 2).await;
+        let status = stage.directory.status(Instant::now()).unwrap();
+        assert_eq!((status.failure, status.addresses.len(), stage.asked()), (None, 1, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_half_joins_without_counting_the_first_again_or_outliving_it() {
+    let stage = Stage::set();
+    stage.say(2, &["192.0.2.1", "192.0.2.2", "2001:db8::1"]).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    stage.say_half(10, Family::V6, &["192.0.2.1"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let known = |of: &[(&str, u32)]| of.iter().map(|(a, n)| ((*a).to_owned(), *n)).collect::<Vec<_>>();
+    let before = known(&[("192.0.2.1", 0), ("2001:db8::1", 0), ("192.0.2.2", 1)]);
+    assert_eq!(stage.known(), before, "nothing is known of IPv6, so what was known stays");
+    stage.say(10, &["2001:db8::2", "192.0.2.1"]).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut known = stage.known();
+    known.sort();
+    let whole = [("192.0.2.1", 0), ("192.0.2.2", 1), ("2001:db8::1", 1), ("2001:db8::2", 0)];
+    assert_eq!(known, whole.map(|(a, n)| (a.to_owned(), n)));
+    assert!(stage.valid_for().unwrap() <= Duration::from_secs(9), "the TTL runs from the first half");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_still_waits_for_one_family_does_not_put_off_the_next() {
+    let stage = Stage::set();
+    stage.say_half(2, Family::V6, &["192.0.2.1"]).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(stage.asked(), 2, "the TTL is over: the late half is given up");
+    stage.say_half(2, Family::V6, &["192.0.2.2"]).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let candidates = stage.directory.candidates().await.unwrap();
+    assert_eq!(candidates.addresses, ["192.0.2.2:443".parse().unwrap()]);
 }

@@ -32,6 +32,10 @@ pub enum DriftField {
     Leaf,
     /// Fingerprint of the certificate that the server sends after its own.
     Issuer,
+    /// The certificates that the server sends after these two, by the beginnings of their fingerprints.
+    Chain,
+    /// Fingerprint of the anchor that the verified path ends in.
+    Anchor,
     /// TLS 1.3 tickets after a full handshake: 0, 1, 2 or 3 (which means more).
     Tickets,
     /// Whether an offered ticket was accepted.
@@ -42,7 +46,7 @@ pub enum DriftField {
     EnforcedAge,
     /// Idle time after which the provider ends a connection, as learned.
     EnforcedIdle,
-    /// How the provider ends connections: `goaway`, `goaway twice` or `close`.
+    /// How the provider ends connections: `goaway`, `goaway twice`, `connection: close` (HTTP/1.1) or `close`.
     Farewell,
     /// Remote address.
     Address,
@@ -50,7 +54,7 @@ pub enum DriftField {
 
 impl DriftField {
     /// All fields, for registering metrics.
-    pub const ALL: [DriftField; 19] = [
+    pub const ALL: [DriftField; 21] = [
         Self::MaxConcurrentStreams,
         Self::InitialWindowSize,
         Self::MaxFrameSize,
@@ -63,6 +67,8 @@ impl DriftField {
         Self::Alpn,
         Self::Leaf,
         Self::Issuer,
+        Self::Chain,
+        Self::Anchor,
         Self::Tickets,
         Self::Resumption,
         Self::EnforcedRequests,
@@ -88,6 +94,8 @@ impl DriftField {
             Self::Alpn => "alpn",
             Self::Leaf => "leaf",
             Self::Issuer => "issuer",
+            Self::Chain => "chain",
+            Self::Anchor => "anchor",
             Self::Tickets => "tickets",
             Self::Resumption => "resumption",
             Self::EnforcedRequests => "enforced_requests",
@@ -147,10 +155,13 @@ impl DriftField {
             }
             // Within what is trusted, but somebody should know why.
             Self::Issuer => *to != Absent,
+            Self::Anchor => true,
             Self::HeaderTableSize
             | Self::OtherSettings
             | Self::CipherSuite
             | Self::Leaf
+            // What stands beside the verified path decides nothing.
+            | Self::Chain
             | Self::Farewell
             | Self::Address => false,
         };
@@ -289,6 +300,8 @@ mod tests {
             (DriftField::Resumption, text("accepted"), text(REFUSED), Warning),
             (DriftField::Leaf, text("aa"), text("bb"), Notice),
             (DriftField::Issuer, text("aa"), text("bb"), Warning),
+            (DriftField::Chain, text("aa"), text("aa bb"), Notice),
+            (DriftField::Anchor, text("aa"), text("bb"), Warning),
         ] {
             assert_eq!(field.severity(&from, &to), want, "{field} {from} -> {to}");
         }

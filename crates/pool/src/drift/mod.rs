@@ -14,7 +14,7 @@ pub use self::{
     track::{DriftChange, DriftKind},
 };
 pub(crate) use self::{
-    fingerprint::Fingerprint,
+    fingerprint::{Fingerprint, Goodbye},
     note::{DialCount, Resumption},
     track::Drift,
 };

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{DriftChange, DriftSeverity, Fingerprint};
+use super::{DriftChange, DriftSeverity, Fingerprint, Goodbye};
 use crate::{
     connection::Link,
     learned::LearnedLimits,
@@ -95,9 +95,8 @@ impl Context {
     /// A connection ended: how the provider said goodbye, if it was the provider.
     pub(crate) fn note_gone(&self, link: &Link, cause: CauseOfDeath) {
         let by_provider = matches!(cause, CauseOfDeath::Goaway | CauseOfDeath::ClosedByProvider);
-        if by_provider && link.birth.protocol == Protocol::H2 {
-            let goaways = link.passport.status(Duration::ZERO, 0).goaways;
-            self.note_drift(&Fingerprint::default().with_farewell(goaways));
+        if by_provider && let Some(goodbye) = goodbye(link) {
+            self.note_drift(&Fingerprint::default().with_farewell(goodbye));
         }
     }
 
@@ -125,6 +124,21 @@ impl Context {
             DriftSeverity::Notice => tracing::info!(%environment, field, "the provider changed: {change}"),
         }
     }
+}
+
+/// How the provider said goodbye on this connection, if it did.
+fn goodbye(link: &Link) -> Option<Goodbye> {
+    if link.birth.protocol == Protocol::H2 {
+        return Some(match link.passport.status(Duration::ZERO, 0).goaways {
+            0 => Goodbye::Close,
+            1 => Goodbye::GoAway,
+            _ => Goodbye::GoAwayTwice,
+        });
+    }
+    // An end in the middle of an exchange is an accident: nobody kept how it stood then.
+    link.vitals().farewell()?;
+    // Announced with a response, it drained until that was read; without a word it served to the end.
+    Some(if link.drain_since().is_some() { Goodbye::LastResponse } else { Goodbye::Close })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::{
     stream::{Passed, Signs, Watch},
 };
 use crate::{
-    connection::{Link, State},
+    connection::{Link, State, Trust},
     send::BoxError,
     status::CauseOfDeath,
 };
@@ -31,21 +31,48 @@ pub(crate) type Http1Body = UnsyncBoxBody<Bytes, BoxError>;
 /// hyper's sender; taken out when the connection is to close.
 pub(super) type Sender = Arc<Mutex<Option<SendRequest<Http1Body>>>>;
 
-/// How long something unread on an idle connection may take to turn out harmless (a late ticket).
-const SETTLING: Duration = Duration::from_millis(2);
-/// How long hyper may take to be ready again after an exchange that has ended.
-const READYING: Duration = Duration::from_millis(100);
+/// So long after it was first found not to be ready, an exchange that has ended will not let go of its connection.
+const ENDLESS: Duration = Duration::from_secs(1);
 
 /// A connection that bb8 lends.
 pub(crate) struct Http1Connection {
     sender: Sender,
     watch: Arc<dyn Watch>,
     link: Arc<Link>,
+    /// Since when its last exchange, which has ended, has not let go of it.
+    lingers: Arc<Mutex<Option<Instant>>>,
+    place: Place,
+}
+
+/// Whether bb8 has the connection here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Here,
+    /// It was put onto another shelf; what is left here is let go.
+    Elsewhere,
 }
 
 impl Http1Connection {
     pub(super) fn new(sender: Sender, watch: Arc<dyn Watch>, link: Arc<Link>) -> Self {
-        Self { sender, watch, link }
+        Self { sender, watch, link, lingers: Arc::default(), place: Place::Here }
+    }
+
+    /// The connection, to be put onto another shelf. What stays behind is spent.
+    pub(super) fn take_along(&mut self) -> Self {
+        self.place = Place::Elsewhere;
+        Self {
+            sender: self.sender.clone(),
+            watch: self.watch.clone(),
+            link: self.link.clone(),
+            lingers: self.lingers.clone(),
+            place: Place::Here,
+        }
+    }
+
+    /// It is lent only when there is no other: its budget is used up, so that the provider may close it with the next
+    /// request, or it may have lost touch with the provider.
+    pub(super) fn is_last_resort(&self) -> bool {
+        self.link.is_spent() || self.link.vitals().trust() == Trust::Doubted
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -54,7 +81,9 @@ impl Http1Connection {
 
     /// It must not be lent again: closed, retired, or left in the middle of an exchange.
     pub(super) fn is_spent(&self) -> bool {
-        self.link.state() != State::Serving || self.sender.lock().as_ref().is_none_or(SendRequest::is_closed)
+        self.place == Place::Elsewhere
+            || self.link.state() != State::Serving
+            || self.sender.lock().as_ref().is_none_or(SendRequest::is_closed)
     }
 
     /// The socket says that it ended, whether or not its task has come to notice.
@@ -68,10 +97,15 @@ impl Http1Connection {
 pub(crate) enum Fitness {
     /// It can.
     Fit,
+    /// Not yet: something has arrived that its own task has not read (a late ticket, say), or the last bytes of the
+    /// exchange before have not left. Nothing is wrong with it.
+    Unready,
     /// The provider closed it while it was idle.
     Ended,
-    /// Something arrived that nobody asked for, or the last exchange will not end.
-    Spoilt,
+    /// It was retired meanwhile.
+    Retired,
+    /// The exchange before has ended, and does not let go of it.
+    Lingering,
 }
 
 /// A connection on loan: it goes back to bb8 when this is dropped, and is lent again unless it was retired.
@@ -88,30 +122,45 @@ impl Loan {
         self.connection.link()
     }
 
-    /// Looks before it is used: is it open, and has nothing arrived that nobody asked for?
+    /// Looks before it is used: is it open, and has nothing arrived that nobody asked for? Whatever arrived, its own
+    /// task reads it: a ticket is harmless, anything else ends the connection.
+    pub(crate) fn fitness(&self) -> Fitness {
+        match self.connection.watch.signs() {
+            Signs::Quiet => {}
+            Signs::Ended => return Fitness::Ended,
+            Signs::Unread => return Fitness::Unready,
+        }
+        if self.link().state() != State::Serving {
+            return Fitness::Retired;
+        }
+        let ready = match self.connection.sender.lock().as_ref() {
+            Some(sender) if !sender.is_closed() => sender.is_ready(),
+            _ => return Fitness::Ended,
+        };
+        let mut lingers = self.connection.lingers.lock();
+        if ready {
+            *lingers = None;
+            return Fitness::Fit;
+        }
+        let now = Instant::now();
+        let since = *lingers.get_or_insert(now);
+        if now.saturating_duration_since(since) < ENDLESS { Fitness::Unready } else { Fitness::Lingering }
+    }
+
+    /// Waits until the exchange before has let go of it, or it has closed. What else makes it unready does not say when
+    /// it ends: that is waited for without end.
     ///
     /// # Cancel safety
-    /// Looks only.
-    pub(crate) async fn fitness(&self) -> Fitness {
-        let began = Instant::now();
-        loop {
-            match self.connection.watch.signs() {
-                Signs::Quiet => break,
-                Signs::Ended => return Fitness::Ended,
-                Signs::Unread if began.elapsed() > SETTLING => return Fitness::Spoilt,
-                // Its task reads it: a ticket is harmless, anything else ends the connection.
-                Signs::Unread => tokio::task::yield_now().await,
-            }
+    /// Waits only.
+    pub(crate) async fn let_go(&self) {
+        if self.connection.sender.lock().as_ref().is_some_and(SendRequest::is_ready) {
+            return std::future::pending().await;
         }
-        let ready = std::future::poll_fn(|cx| match self.connection.sender.lock().as_mut() {
-            Some(sender) => sender.poll_ready(cx).map(|ready| ready.is_ok()),
-            None => Poll::Ready(false),
-        });
-        match tokio::time::timeout(READYING, ready).await {
-            Ok(true) if self.link().state() == State::Serving => Fitness::Fit,
-            Ok(_) => Fitness::Ended,
-            Err(_) => Fitness::Spoilt,
-        }
+        std::future::poll_fn(|cx| match self.connection.sender.lock().as_mut() {
+            Some(sender) => sender.poll_ready(cx).map(drop),
+            None => Poll::Ready(()),
+        })
+        .await;
     }
 
     /// What passed on it so far.

@@ -10,7 +10,7 @@ use std::{
 use hyper::client::conn::http1::{Builder, Connection};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tls_core::HandshakeKind;
+use tls_core::TlsFault;
 use tokio::time::{Instant, Sleep};
 
 use super::{
@@ -39,6 +39,31 @@ const LAST_WORD: Duration = Duration::from_millis(100);
 /// hyper's buffer for what it reads; the header's own limit may be larger.
 const BUFFER: usize = 64 * 1024;
 
+/// Whether a new connection is asked for the application's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// It is, if there is a health request.
+    Health,
+    /// It is not: the question would cost the connection.
+    Nothing,
+}
+
+/// Why a connection never came to serve.
+#[derive(Debug)]
+pub(crate) enum Unserved {
+    /// The dial failed.
+    Failed(DialError),
+    /// It was proven, but the health request cost it: there was no answer, or one that closes the connection. That is
+    /// the application's matter; another connection will serve that is not asked.
+    Spent(HealthFault),
+}
+
+impl From<DialError> for Unserved {
+    fn from(error: DialError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Proves a transport, puts the connection into bb8 and drives it until it ends.
 ///
 /// # Errors
@@ -46,19 +71,35 @@ const BUFFER: usize = 64 * 1024;
 pub(crate) async fn serve(
     context: &Arc<Context>,
     destiny: Destiny,
+    asking: Asking,
     mut dialled: Dialled,
     resumption: Resumption,
     progress: &mut Progress,
-) -> Result<(Arc<Link>, Ended), DialError> {
+) -> Result<(Arc<Link>, Ended), Unserved> {
     let began = Instant::now();
-    let round_trip = progress.phases.tcp.unwrap_or_default();
-    let mut proof = match &context.config.health {
-        // Its answer says more than silence does.
-        Some(_) => Proof::HealthRequest,
-        None => proof::prove(&mut dialled, round_trip, context.timeouts.prove).await?,
-    };
+    let proof = proof::prove(&mut dialled, &progress.phases, context.timeouts.prove).await?;
+    let mut drive = begin(context, destiny, dialled, progress).await?;
+    let link = drive.link.clone();
+    link.passport.note_proof(proof);
+    drive.settle(context, asking, began + context.timeouts.prove).await?;
+    progress.phases.prove = Some(began.elapsed());
+    context.announce(&link, progress, resumption);
+    context.hub.http1().add(Http1Connection::new(drive.sender.clone(), drive.probe.clone(), link.clone()));
+    context.hub.dispatch();
+    let ended = drive.until_ended().await;
+    context.hub.http1().note_end();
+    context.hub.dispatch();
+    Ok((link, ended))
+}
+
+/// Lays HTTP/1.1 over a proven transport.
+async fn begin(
+    context: &Context,
+    destiny: Destiny,
+    dialled: Dialled,
+    progress: &Progress,
+) -> Result<Drive, DialError> {
     let Dialled { transport, facts, address, generation } = dialled;
-    let kind = facts.kind;
     let (transport, tickets) = counted(transport);
     let (stream, probe) = listening(transport);
     let header = context.config.max_response_header_bytes as usize;
@@ -81,48 +122,13 @@ pub(crate) async fn serve(
     let link = Link::new(birth, None);
     link.passport.note_tickets(tickets);
     link.set_capacity(1);
-    let sender: Sender = Arc::new(Mutex::new(Some(sender)));
-    let mut drive = Drive {
-        connection,
-        link: link.clone(),
-        sender: sender.clone(),
-        probe: Arc::new(probe),
-        over: None,
-        timer: None,
-    };
-    if proof == Proof::HealthRequest {
-        proof = ask(context, &mut drive, kind).await?;
-    }
-    progress.phases.prove = Some(began.elapsed());
-    link.passport.note_proof(proof);
-    context.announce(&link, progress, resumption);
-    context.hub.http1().add(Http1Connection::new(sender, drive.probe.clone(), link.clone()));
-    context.hub.dispatch();
-    let ended = drive.until_ended().await;
-    context.hub.http1().note_end();
-    context.hub.dispatch();
-    Ok((link, ended))
+    let sender = Arc::new(Mutex::new(Some(sender)));
+    Ok(Drive { connection, link, sender, probe: Arc::new(probe), over: None, timer: None })
 }
 
-/// Makes the health request: any answer but a refusal of the certificate is the application's matter.
-async fn ask(context: &Context, drive: &mut Drive, kind: HandshakeKind) -> Result<Proof, DialError> {
-    let limit = context.timeouts.prove;
-    let Some(check) = &context.config.health else { return Ok(Proof::QuietWindow) };
-    let asked = {
-        let sender = drive.sender.clone();
-        drive.during(health::ask(sender, &context.key.authority, check))
-    };
-    match tokio::time::timeout(limit, asked).await {
-        Ok(Ok(Err(fault @ HealthFault::CertificateRefused(_)))) => {
-            Err(DialError::clone(&fault.to_dial_error(check)))
-        }
-        Ok(Ok(Err(HealthFault::Unanswered(detail)))) => Err(proof::ended(drive.probe.fault(), &detail, kind)),
-        Ok(Ok(Err(HealthFault::Timeout(after)))) => Err(DialError::ProveTimeout { after }),
-        Ok(Ok(_)) => Ok(Proof::HealthRequest),
-        Err(_) => Err(DialError::ProveTimeout { after: limit }),
-        Ok(Err(Ended { fault, detail, .. })) => Err(proof::ended(fault, &detail, kind)),
-    }
-}
+/// The connection ended before the work on it did.
+#[derive(Debug)]
+struct Closed;
 
 /// Drives one connection. Dropping it closes the transport at once.
 struct Drive {
@@ -137,21 +143,71 @@ struct Drive {
 }
 
 impl Drive {
+    /// Asks for the application's health, if it is to, and waits until hyper is ready for a request.
+    async fn settle(&mut self, context: &Context, asking: Asking, until: Instant) -> Result<(), Unserved> {
+        let check = context.config.health.as_ref().filter(|_| asking == Asking::Health);
+        if let Some(check) = check {
+            let asked = health::ask(self.sender.clone(), &context.key.authority, check);
+            let answer = match tokio::time::timeout_at(until, self.during(asked)).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(Closed)) => Err(HealthFault::Unanswered("closed".to_owned())),
+                Err(_) => Err(HealthFault::Timeout(context.timeouts.prove)),
+            };
+            match answer {
+                Ok(()) => self.link.passport.note_proof(Proof::HealthRequest),
+                // It took our certificate, and whatever ails it is not this connection's matter.
+                Err(HealthFault::Status(_)) => {}
+                Err(fault @ HealthFault::CertificateRefused(_)) => {
+                    return Err(DialError::clone(&fault.to_dial_error(check)).into());
+                }
+                Err(fault) => return Err(self.spent(fault)),
+            }
+        }
+        let sender = self.sender.clone();
+        let ready = std::future::poll_fn(|cx| match sender.lock().as_mut() {
+            Some(sender) => sender.poll_ready(cx).map(drop),
+            None => Poll::Ready(()),
+        });
+        match tokio::time::timeout_at(until, self.during(ready)).await {
+            Ok(Ok(())) if self.over.is_none() => Ok(()),
+            // With its answer, as it said or not.
+            _ if check.is_some() => Err(self.spent(HealthFault::Unanswered("it closes after it".to_owned()))),
+            Ok(_) => {
+                let kind = self.link.birth.facts.kind;
+                Err(proof::ended(self.probe.fault(), "closed", kind).into())
+            }
+            Err(_) => Err(DialError::ProveTimeout { after: context.timeouts.prove }.into()),
+        }
+    }
+
+    /// The health request cost the connection; unless TLS says that something else did.
+    fn spent(&self, fault: HealthFault) -> Unserved {
+        match self.probe.fault() {
+            None | Some(TlsFault::Closed) => Unserved::Spent(fault),
+            Some(fault) => Unserved::Failed(DialError::Tls(fault)),
+        }
+    }
+
     /// Runs while `work` does, which uses the connection.
-    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Ended> {
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Closed> {
         let mut work = std::pin::pin!(work);
         std::future::poll_fn(|cx| {
             // The work first: its last word may have arrived together with the end.
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }
-            match Pin::new(&mut self.connection).poll(cx) {
-                // What ended it is told to the work, unless it has heard already.
-                Poll::Ready(_) if work.as_mut().poll(cx).is_pending() => {
-                    let (cause, detail) = (CauseOfDeath::NeverServed, "closed".to_owned());
-                    Poll::Ready(Err(Ended { cause, fault: self.probe.fault(), detail }))
-                }
-                Poll::Ready(_) | Poll::Pending => Poll::Pending,
+            if self.over.is_none()
+                && let Poll::Ready(end) = Pin::new(&mut self.connection).poll(cx)
+            {
+                self.over = Some(end);
+            }
+            if self.over.is_none() {
+                return Poll::Pending;
+            }
+            // What ended it is told to the work.
+            match work.as_mut().poll(cx) {
+                Poll::Ready(done) => Poll::Ready(Ok(done)),
+                Poll::Pending => Poll::Ready(Err(Closed)),
             }
         })
         .await
@@ -198,6 +254,7 @@ impl Drive {
                 idle: idle.filter(|idle| *idle >= AT_ONCE),
                 // An end in the middle of an exchange follows no rule.
                 routine: idle.is_some() && !matches!(&end, Err(e) if e.is_parse()),
+                orderly: end.is_ok(),
                 calm: false,
             });
         }

@@ -16,11 +16,7 @@ use parking_lot::Mutex;
 use tls_core::TlsFault;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{connection::fault_of, passport::Counted};
-
-/// What fits into one TLS record (RFC 8446 §5.1): a write of at most this much that fails left no whole record, and of
-/// less than a whole record the provider can read nothing.
-const RECORD: usize = 16 * 1024;
+use crate::{connection::fault_of, dial::RECORD, passport::Counted};
 
 /// The half that hyper owns: a stream that goes on being read after its write side broke.
 #[derive(Debug)]

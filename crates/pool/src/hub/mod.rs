@@ -13,7 +13,7 @@ mod waiting;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -21,13 +21,13 @@ use parking_lot::Mutex;
 use tls_core::Generation;
 use tokio::sync::{Notify, Semaphore, watch};
 
+use self::{known::Gate, set::Register, waiting::Desk};
 pub(crate) use self::{
-    known::Known,
+    known::{Known, Pings},
     outage::Outage,
     pick::{Preference, StreamLease},
     waiting::{Patience, Turned, Wanted},
 };
-use self::{set::Register, waiting::Desk};
 use crate::{
     config::PoolConfig,
     connection::{Link, Waiters},
@@ -51,8 +51,11 @@ pub(crate) struct Hub {
     last_failure: ArcSwapOption<Outage>,
     /// Connections that speak HTTP/1.1, if there are any.
     http1: Http1Pool,
-    /// New connections use this one; the only one that may carry new streams.
+    /// New connections use this one, and new streams prefer them. Connections of another one carry new streams only
+    /// while none of this has a stream free, until these can carry the load, or not at all; see `least_generation`.
     pub(crate) generation: ArcSwap<Generation>,
+    /// Its serial number once it was switched; [`set::FIRST`] before.
+    switched_to: AtomicU64,
     /// Connections of generations below this one may carry nothing: something they believed was withdrawn.
     least_generation: AtomicU64,
     growth_wanted: AtomicBool,
@@ -61,14 +64,15 @@ pub(crate) struct Hub {
     published: Notify,
     /// Places for requests that wait for a young connection.
     young_places: Semaphore,
-    /// The breaker withholds requests: the provider's application is unhealthy.
-    withheld: AtomicBool,
+    /// Which requests the breaker lets through.
+    gate: Gate,
     ping_interval_ms: AtomicU64,
     ignores_pings: AtomicBool,
+    /// Asking for the application's health costs an HTTP/1.1 connection: it is not answered there, or closes it.
+    questions_cost: AtomicBool,
     /// What the supervisor knows, for status.
     pub(crate) known: ArcSwap<Known>,
     pub(crate) supervisor: Notify,
-    pub(crate) replay_bytes: AtomicUsize,
     pub(crate) counters: Counters,
 }
 
@@ -121,7 +125,8 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(generation: Arc<Generation>, config: &PoolConfig) -> Arc<Self> {
+    /// An empty hub for requests from so many workers.
+    pub(crate) fn new(generation: Arc<Generation>, config: &PoolConfig, workers: usize) -> Arc<Self> {
         let limits = Limits { capacity: config.queue_capacity, reserved: config.queue_reserved };
         Arc::new(Self {
             set: ArcSwap::default(),
@@ -132,19 +137,20 @@ impl Hub {
             desk: Mutex::new(Desk::new(limits)),
             outage: ArcSwapOption::empty(),
             last_failure: ArcSwapOption::empty(),
-            http1: Http1Pool::new(),
+            http1: Http1Pool::new(workers),
             generation: ArcSwap::new(generation),
+            switched_to: AtomicU64::new(set::FIRST),
             least_generation: AtomicU64::new(0),
             growth_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             published: Notify::new(),
             young_places: Semaphore::new(config.queue_capacity as usize),
-            withheld: AtomicBool::new(false),
+            gate: Gate::default(),
             ping_interval_ms: AtomicU64::new(u64::MAX),
             ignores_pings: AtomicBool::new(false),
+            questions_cost: AtomicBool::new(false),
             known: ArcSwap::default(),
             supervisor: Notify::new(),
-            replay_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
         })
     }

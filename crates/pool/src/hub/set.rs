@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use tls_core::Generation;
 use tokio::time::Instant;
 
 use super::Hub;
@@ -37,10 +38,27 @@ impl Hub {
     pub(crate) fn register(self: &Arc<Self>, link: Arc<Link>) {
         link.attach(&self.waiters, self);
         self.register.lock().links.push(link.clone());
+        if let Some(active) = self.switched_to() {
+            link.note_active(active);
+        }
         // Registered first, then looked at: trust that is withdrawn in between is seen here or by `withdraw`.
         if link.birth.generation < self.least_generation.load(Ordering::SeqCst) {
             link.retire_at_once(CauseOfDeath::Replaced, Instant::now());
         }
+    }
+
+    /// Another generation is in use from now on: new streams start on its connections as soon as one has a stream free,
+    /// and on others only as long as none has.
+    pub(crate) fn switch(&self, generation: Arc<Generation>) {
+        let serial = generation.serial();
+        self.generation.store(generation);
+        self.switched_to.store(serial, Ordering::SeqCst);
+        self.links().iter().for_each(|link| link.note_active(serial));
+    }
+
+    /// The generation in use, if it is not the first.
+    fn switched_to(&self) -> Option<u64> {
+        Some(self.switched_to.load(Ordering::SeqCst)).filter(|serial| *serial != FIRST)
     }
 
     /// From now on only generations from `least` on may carry new streams, whatever the floor.
@@ -85,6 +103,9 @@ impl Hub {
         self.serve_waiters();
     }
 }
+
+/// No generation but the first was in use so far.
+pub(super) const FIRST: u64 = u64::MAX;
 
 /// Leases granted on a connection.
 fn leases(link: &Link) -> u64 {

@@ -18,14 +18,36 @@ impl Provider {
     fn ends(&mut self, after: u64, requests: u64, age_s: u64) -> bool {
         self.now += Duration::from_secs(after);
         let age = Duration::from_secs(age_s);
-        self.learned.note(Sample { at: self.now, requests, uncertain: 0, age, idle: None })
+        self.learned.note(Sample { at: self.now, requests, uncertain: 0, age, idle: None, orderly: true })
+            != Noted::Nothing
+    }
+
+    /// Connections of these ages end in order, a moment apart, and the newest was in use.
+    fn ends_together(&mut self, ages_ms: &[u64]) -> Noted {
+        let mut noted = Noted::Nothing;
+        for (n, age) in ages_ms.iter().enumerate() {
+            self.now += Duration::from_millis(20);
+            let age = Duration::from_millis(*age);
+            let idle = (n + 1 < ages_ms.len()).then_some(age);
+            let requests = 100 + 37 * n as u64;
+            let sample = Sample { at: self.now, requests, uncertain: 0, age, idle, orderly: true };
+            noted = self.learned.note(sample);
+        }
+        noted
     }
 
     fn ends_idle(&mut self, after: u64, idle_s: u64) -> bool {
         self.now += Duration::from_secs(after);
         let idle = Some(Duration::from_secs(idle_s));
         let age = Duration::from_secs(idle_s * 3);
-        self.learned.note(Sample { at: self.now, requests: 17 * after, uncertain: 0, age, idle })
+        self.learned.note(Sample {
+            at: self.now,
+            requests: 17 * after,
+            uncertain: 0,
+            age,
+            idle,
+            orderly: true,
+        }) != Noted::Nothing
     }
 }
 
@@ -67,13 +89,77 @@ fn equal_ages_are_a_limit_when_the_counts_differ() {
 }
 
 #[test]
-fn connections_that_end_together_are_one_event() {
+fn connections_of_different_ages_that_end_together_are_one_event() {
     let mut p = Provider::new();
-    for requests in [100, 300, 700, 50] {
-        // A restart: born together, ended together.
-        assert!(!p.ends(0, requests, 60));
+    for (requests, age) in [(100, 60), (300, 64), (700, 90), (50, 60)] {
+        // A restart, or a break of the network.
+        p.ends(0, requests, age);
     }
     assert!(p.learned.limits().is_empty());
+}
+
+/// A provider of HTTP/1.1 that restarts closes every idle connection; most of them carried few requests, and many the
+/// same number, or about.
+#[test]
+fn idle_connections_that_a_restart_closes_teach_no_limit_on_requests() {
+    let mut p = Provider::new();
+    for requests in [5, 6, 5, 5, 7, 6, 12, 13, 12] {
+        p.ends(0, requests, 20);
+    }
+    assert_eq!(p.learned.limits().requests, None);
+}
+
+#[test]
+fn one_common_end_of_connections_of_one_age_is_acted_on_and_tested_at_once() {
+    let mut p = Provider::new();
+    assert_eq!(p.ends_together(&[60_000]), Noted::Nothing, "one alone says nothing");
+    let mut p = Provider::new();
+    assert_eq!(p.ends_together(&[60_000, 60_030]), Noted::Suspected);
+    assert_eq!(p.learned.limits().age, Some(Duration::from_secs(60)));
+    assert!(p.learned.retest_due(p.now), "it may have been an accident");
+    p.learned.begin_test(p.now + Duration::from_secs(50));
+    assert!(!p.learned.retest_due(p.now + Duration::from_secs(51)), "one test at a time");
+}
+
+#[test]
+fn a_suspected_age_is_confirmed_by_the_connection_that_tests_it() {
+    let mut p = Provider::new();
+    p.ends_together(&[60_000, 60_030, 60_010]);
+    p.learned.begin_test(p.now + Duration::from_secs(50));
+    p.now += Duration::from_secs(60);
+    assert_eq!(p.ends_together(&[60_020]), Noted::Learned);
+    assert!(!p.learned.retest_due(p.now) && p.learned.retest_due(p.now + RETEST));
+}
+
+#[test]
+fn a_suspected_age_is_dropped_by_the_connection_that_outlives_it() {
+    let mut p = Provider::new();
+    p.ends_together(&[60_000, 60_030]);
+    assert!(!p.learned.outlived(0, Duration::from_secs(74), Duration::ZERO));
+    assert!(p.learned.outlived(0, Duration::from_secs(76), Duration::ZERO));
+    assert!(p.learned.limits().is_empty());
+    assert!(!p.learned.retest_due(p.now + RETEST));
+}
+
+#[test]
+fn an_event_that_also_ends_connections_of_another_age_was_an_accident() {
+    for ages in [&[60_000, 60_030, 9_000][..], &[9_000, 60_000, 60_030], &[60_000, 9_000, 60_030]] {
+        let mut p = Provider::new();
+        p.ends_together(ages);
+        assert!(p.learned.limits().is_empty(), "{ages:?}");
+    }
+}
+
+#[test]
+fn what_broke_or_was_idle_since_it_was_born_is_no_common_age() {
+    let age = Duration::from_secs(60);
+    for (idle, orderly) in [(None, false), (Some(age), true)] {
+        let mut p = Provider::new();
+        for requests in [3, 900] {
+            p.learned.note(Sample { at: p.now, requests, uncertain: 0, age, idle, orderly });
+        }
+        assert!(p.learned.limits().is_empty(), "{idle:?} {orderly}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{DialTimes, Obituaries, Obituary, PingMicros, Prefix, ShortText, UnixMicros};
+use super::{DialTimes, Name, Obituaries, Obituary, PinStart, PingMicros, Prefix, ShortText, UnixMicros};
 use crate::{
     connection::Link,
     dial::Progress,
@@ -72,8 +72,8 @@ impl Context {
             address: Some(link.birth.address.into()),
             phases: DialTimes::from(&link.phases()),
             ping: PingMicros::from(passport.ping),
-            cipher_suite: Some(facts.cipher_suite),
-            key_exchange: facts.key_exchange,
+            cipher_suite: Some(Name::of(facts.cipher_suite)),
+            key_exchange: facts.key_exchange.map(Name::of),
             code: None,
             goaway: passport.goaway,
             peak_in_flight: link.peak_in_flight(),
@@ -82,6 +82,7 @@ impl Context {
                 .map_or(0, |count| u16::try_from(count).unwrap_or(u16::MAX)),
             leaf: facts.peer_chain.first().map(Prefix::of),
             anchor: Some(Prefix::of(&facts.anchor)),
+            pin: facts.pin.as_ref().map(PinStart::of),
             protocol: Some(link.birth.protocol),
             handshake: Some(facts.kind),
             tls: Some(facts.version),
@@ -114,12 +115,13 @@ impl Context {
             ping: PingMicros::from(None),
             cipher_suite: None,
             key_exchange: None,
-            code: Some(error.code()),
+            code: Some(Name::of(error.code())),
             goaway: None,
             peak_in_flight: 0,
             tickets_received: 0,
             leaf: None,
             anchor: None,
+            pin: None,
             protocol: None,
             handshake: None,
             tls: None,

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::ShortText;
+use super::{PingSeries, ShortText};
 use crate::connection::{Announced, Proof, Seen};
 
 /// Round trips of the PINGs of one connection.
@@ -30,20 +30,26 @@ pub struct PingTimes {
     pub last: Duration,
     /// How many were answered.
     pub count: u32,
+    /// The last eight of them.
+    pub recent: PingSeries,
 }
 
 impl PingTimes {
     fn after(before: Option<Self>, rtt: Duration) -> Self {
-        match before {
-            None => Self { first: rtt, min: rtt, max: rtt, last: rtt, count: 1 },
-            Some(times) => Self {
-                first: times.first,
-                min: times.min.min(rtt),
-                max: times.max.max(rtt),
-                last: rtt,
-                count: times.count.saturating_add(1),
-            },
-        }
+        let mut times = before.unwrap_or(Self {
+            first: rtt,
+            min: rtt,
+            max: rtt,
+            last: rtt,
+            count: 0,
+            recent: PingSeries::default(),
+        });
+        times.min = times.min.min(rtt);
+        times.max = times.max.max(rtt);
+        times.last = rtt;
+        times.count = times.count.saturating_add(1);
+        times.recent.push(rtt);
+        times
     }
 }
 
@@ -173,14 +179,16 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn ping_times_keep_first_shortest_longest_and_last() {
+    fn ping_times_keep_first_shortest_longest_and_the_last_eight() {
         let passport = Passport::default();
         assert_eq!(passport.status(MS, 0).ping, None);
         for ms in [5, 2, 9, 4] {
             passport.note_ping(MS * ms);
         }
-        let want = PingTimes { first: MS * 5, min: MS * 2, max: MS * 9, last: MS * 4, count: 4 };
-        assert_eq!(passport.status(MS, 0).ping, Some(want));
+        let times = passport.status(MS, 0).ping.unwrap();
+        assert_eq!((times.first, times.min, times.max), (MS * 5, MS * 2, MS * 9));
+        assert_eq!((times.last, times.count), (MS * 4, 4));
+        assert_eq!(times.recent.iter().collect::<Vec<_>>(), [5, 2, 9, 4].map(|ms| MS * ms));
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub(crate) use self::{
     living::Passport,
 };
 pub use self::{
-    compact::{Micros, RemoteAddress, ShortText},
+    compact::{Micros, Name, PING_SERIES, PinStart, PingSeries, Prefix, RemoteAddress, ShortText},
     living::{GoAwaySeen, PassportStatus, PingTimes},
-    obituary::{DialTimes, Obituary, PingMicros, Prefix, UnixMicros},
+    obituary::{DialTimes, Obituary, PingMicros, UnixMicros},
     store::{Obituaries, ObituaryFilter},
 };

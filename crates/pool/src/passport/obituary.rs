@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tls_core::{Fingerprint, HandshakeKind, TlsVersion};
+use tls_core::{HandshakeKind, TlsVersion};
 
-use super::{GoAwaySeen, Micros, PingTimes, RemoteAddress, ShortText};
+use super::{GoAwaySeen, Micros, Name, PinStart, PingSeries, PingTimes, Prefix, RemoteAddress, ShortText};
 use crate::{
     connection::Proof,
     journey::ConnectionId,
@@ -37,11 +37,11 @@ pub struct Obituary {
     /// Round trips of its PINGs.
     pub ping: PingMicros,
     /// Cipher suite by its IANA name; `None` if no handshake ended.
-    pub cipher_suite: Option<&'static str>,
+    pub cipher_suite: Option<Name>,
     /// Key exchange group; `None` if no handshake ended or it had none.
-    pub key_exchange: Option<&'static str>,
+    pub key_exchange: Option<Name>,
     /// The code of the failure, of a dial that failed.
-    pub code: Option<&'static str>,
+    pub code: Option<Name>,
     /// The last GOAWAY received.
     pub goaway: Option<GoAwaySeen>,
     /// Most streams at once.
@@ -52,6 +52,8 @@ pub struct Obituary {
     pub leaf: Option<Prefix>,
     /// The anchor that its verified path ended in.
     pub anchor: Option<Prefix>,
+    /// The pin that it satisfied; `None` where none was configured, or no handshake ended.
+    pub pin: Option<PinStart>,
     /// Its HTTP version; `None` if no handshake ended.
     pub protocol: Option<Protocol>,
     /// Full or resumed; `None` if no handshake ended.
@@ -139,39 +141,19 @@ pub struct PingMicros {
     pub min: Micros,
     /// The longest.
     pub max: Micros,
-    /// The last.
-    pub last: Micros,
+    /// The last of them, in their order.
+    pub recent: PingSeries,
 }
 
 impl From<Option<PingTimes>> for PingMicros {
     fn from(times: Option<PingTimes>) -> Self {
         let of = |pick: fn(PingTimes) -> Duration| Micros::from(times.map(pick));
-        Self { first: of(|t| t.first), min: of(|t| t.min), max: of(|t| t.max), last: of(|t| t.last) }
-    }
-}
-
-/// The first eight bytes of a certificate's fingerprint: enough to tell certificates apart.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Prefix([u8; 8]);
-
-impl Prefix {
-    /// Of this fingerprint.
-    #[must_use]
-    pub fn of(fingerprint: &Fingerprint) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = *fingerprint.as_bytes();
-        Self([a, b, c, d, e, f, g, h])
-    }
-}
-
-impl std::fmt::Display for Prefix {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl std::fmt::Debug for Prefix {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Display::fmt(self, f)
+        Self {
+            first: of(|t| t.first),
+            min: of(|t| t.min),
+            max: of(|t| t.max),
+            recent: times.map(|t| t.recent).unwrap_or_default(),
+        }
     }
 }
 
@@ -186,8 +168,9 @@ mod tests {
         assert!(size_of::<Obituary>() <= 256, "{} bytes", size_of::<Obituary>());
         // Everything in it is plain but the name that all share: nothing else can point to the heap.
         fn plain<T: Copy>() {}
-        plain::<(DialTimes, PingMicros, ShortText, Option<RemoteAddress>, Option<Prefix>)>();
-        plain::<(Option<GoAwaySeen>, UnixMicros, CauseOfDeath, Option<&'static str>, Option<Proof>)>();
+        plain::<(DialTimes, PingMicros, ShortText, Option<RemoteAddress>, Option<Prefix>, Option<PinStart>)>(
+        );
+        plain::<(Option<GoAwaySeen>, UnixMicros, CauseOfDeath, Option<Name>, Option<Proof>)>();
     }
 
     #[test]
@@ -195,12 +178,5 @@ mod tests {
         let at = datetime!(2026-03-01 12:00:00.123456 UTC);
         assert_eq!(UnixMicros::of(at).get(), at);
         assert_eq!(UnixMicros::of(datetime!(1969-12-31 23:59:59.5 UTC)).get().year(), 1969);
-    }
-
-    #[test]
-    fn a_prefix_is_the_beginning_of_the_fingerprint() {
-        let fingerprint = Fingerprint::of(b"certificate");
-        let prefix = Prefix::of(&fingerprint).to_string();
-        assert!(prefix.len() == 16 && fingerprint.to_string().starts_with(&prefix));
     }
 }

@@ -178,6 +178,7 @@ mod tests {
             tickets_received: 2,
             leaf: None,
             anchor: None,
+            pin: None,
             protocol: (!id.is_multiple_of(5)).then_some(Protocol::H2),
             handshake: None,
             tls: None,

@@ -72,6 +72,11 @@ pub(crate) struct ResetBudget {
 const WINDOW: Duration = Duration::from_secs(30);
 
 impl ResetBudget {
+    /// How many of the latest resets weigh on the budget, as of the last one.
+    pub(crate) fn spent(&self) -> f64 {
+        self.spent
+    }
+
     /// Takes one of `budget` resets per 30 seconds, if one is left now.
     pub(crate) fn try_take(&mut self, budget: u32, now: Instant) -> bool {
         let half = f64::from(budget) / 2.0;

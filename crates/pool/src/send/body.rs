@@ -44,14 +44,18 @@ pub struct ResponseBody {
 
 enum Source {
     H2(Registered),
-    Http11 {
-        body: Incoming,
-        lease: StreamLease,
-        upload: Arc<Progress>,
-        /// The end of the response was seen.
-        finished: bool,
-    },
+    /// Boxed: a response over HTTP/2 should not be moved about with the room for one of these.
+    Http11(Box<Lent>),
     Ended,
+}
+
+/// A body on a connection that is lent exclusively.
+struct Lent {
+    body: Incoming,
+    lease: StreamLease,
+    upload: Arc<Progress>,
+    /// The end of the response was seen.
+    finished: bool,
 }
 
 /// A body on an HTTP/2 stream, known to the sweep.
@@ -163,7 +167,7 @@ impl ResponseBody {
     ) -> Self {
         let remaining = body.size_hint().exact();
         let finished = body.is_end_stream();
-        let source = Source::Http11 { body, lease, upload, finished };
+        let source = Source::Http11(Box::new(Lent { body, lease, upload, finished }));
         let mut this = Self { source, remaining, limits, waiting_since: None, timer: None };
         if finished {
             this.end(Leaving::Ended);
@@ -209,7 +213,8 @@ impl ResponseBody {
                     frame => frame,
                 })
             }
-            Source::Http11 { body, upload, finished, .. } => {
+            Source::Http11(lent) => {
+                let Lent { body, upload, finished, .. } = &mut **lent;
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
                 *finished = matches!(&frame, Some(Ok(_)) if body.is_end_stream()) || frame.is_none();
                 Poll::Ready(frame.map(|f| f.map_err(|e| ended_by(upload, &e, complete))))
@@ -314,7 +319,7 @@ impl Body for ResponseBody {
                 // The last DATA frame usually carries END_STREAM: give the stream back now, not at the next poll.
                 let over = match &this.source {
                     Source::H2(registered) => frame.is_trailers() || registered.is_over(),
-                    Source::Http11 { body, .. } => body.is_end_stream(),
+                    Source::Http11(lent) => lent.body.is_end_stream(),
                     Source::Ended => true,
                 };
                 if over {
@@ -371,7 +376,8 @@ impl Source {
                 }
             }
             // An HTTP/1.1 connection left in the middle of an exchange, either way, cannot be lent again.
-            Self::Http11 { lease, upload, finished, .. } => {
+            Self::Http11(lent) => {
+                let Lent { lease, upload, finished, .. } = &**lent;
                 if !(*finished && upload.moved().ended) && lease.link().state() == State::Serving {
                     lease.link().retire(CauseOfDeath::Abandoned, Instant::now());
                 }

@@ -1,7 +1,7 @@
 //! The retry budget: how many requests that may have been processed are sent again.
 //!
-//! The rule is Finagle's: a share of the requests of the last ten seconds, and a few per second besides, so that a
-//! provider in trouble is not given the more work the worse it gets. Replays of what provably was not processed are
+//! The rule is Finagle's: a share of the requests of the last ten seconds that may be replayed so, and a few per second
+//! besides, so that a provider in trouble is not given the more work the worse it gets. Replays of what provably was not processed are
 //! never charged. Time is passed in. Owns the counts; whether a replay is allowed at all is the ledger's question.
 
 use std::{
@@ -24,7 +24,7 @@ pub(crate) struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// `percent` of the requests of the last ten seconds may be replayed, and `min_per_second` each second in any case.
+    /// `percent` of the noted requests of the last ten seconds may be replayed, and `min_per_second` each second in any case.
     pub(crate) fn new(percent: u32, min_per_second: u32) -> Self {
         Self {
             percent: u64::from(percent),
@@ -34,7 +34,7 @@ impl RetryBudget {
         }
     }
 
-    /// A request was made. `now` is the time since any fixed moment, the same for all calls.
+    /// A request that may be replayed under this budget was made. `now` is the time since any fixed moment, the same for all calls.
     pub(crate) fn note_request(&self, now: Duration) {
         self.requests.add(now.as_secs());
     }

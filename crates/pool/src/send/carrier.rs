@@ -25,7 +25,6 @@ use crate::{
     config::RetryPolicy,
     connection::State,
     error::{BodyError, SendError, SendErrorKind},
-    http1::Fitness,
     hub::{Patience, Preference, StreamLease, Turned, Wanted},
     journey::{Journey, Phase},
     status::CauseOfDeath,
@@ -73,21 +72,24 @@ impl Carrier<'_> {
         B::Error: Into<BoxError>,
     {
         loop {
-            let lease = match self.lease().await {
+            let mut lease = match self.lease().await {
                 Ok(lease) => lease,
                 Err(kind) => return Err(self.before_send(kind)),
             };
-            if !self.is_fit(&lease).await {
-                self.context.hub.take_back(lease);
-                continue;
+            if lease.loan().is_some() {
+                // Boxed, like whatever else is rare: a request's future is moved several times before it runs.
+                match Box::pin(self.fit(lease)).await {
+                    Ok(Some(fit)) => lease = fit,
+                    Ok(None) => continue,
+                    Err(kind) => return Err(self.before_send(kind)),
+                }
             }
             let began = self.note_lease(&lease);
             let heard = lease.link().vitals().heard();
             let limits = self.limits();
             // The lease goes back, or stays with its stream, before the next one is asked for.
             let unanswered = if lease.loan().is_some() {
-                // Boxed, like whatever else is rare: a request's future is moved several times before it runs.
-                match Box::pin(http1::attempt(&self.context.hub, lease, &head, upload, limits)).await {
+                match Box::pin(http1::attempt(self.context, lease, &head, upload, limits)).await {
                     Ok(answered) => return Ok(self.deliver_http1(answered, began)),
                     Err((unanswered, back)) => {
                         upload = back;
@@ -109,18 +111,12 @@ impl Carrier<'_> {
         }
     }
 
-    /// Looks at a connection that is lent exclusively before it is used: one that the provider closed while it was
-    /// idle costs no attempt.
-    async fn is_fit(&self, lease: &StreamLease) -> bool {
-        let Some(loan) = lease.loan() else { return true };
-        match loan.fitness().await {
-            Fitness::Fit => return true,
-            // Its own task sees the end and says how it came; bb8 does not lend it again.
-            Fitness::Ended => {}
-            Fitness::Spoilt => loan.retire(CauseOfDeath::ProtocolError),
-        }
-        self.context.hub.counters.stale_unsent.fetch_add(1, Ordering::Relaxed);
-        false
+    /// This lease or another, of a connection that is fit to carry the request; `None`: lease anew.
+    async fn fit(&mut self, lease: StreamLease) -> Result<Option<StreamLease>, SendErrorKind> {
+        let (preference, limit) = (self.preference(), self.queue_limit());
+        let Context { hub, observer, .. } = &**self.context;
+        let fit = http1::fit((hub, &**observer), lease, preference, limit, &mut self.journey.queue).await;
+        fit.map_err(|after| SendErrorKind::QueueTimeout { after })
     }
 
     fn body_limits(&self) -> BodyLimits {
@@ -144,11 +140,7 @@ impl Carrier<'_> {
 
     /// A stream on a proven connection, at once or after waiting its turn.
     async fn lease(&mut self) -> Result<StreamLease, SendErrorKind> {
-        let preference = match self.journey.connection {
-            // Set by an earlier lease of this request: it came to nothing there.
-            Some(failed) => Preference::Replay { avoid: failed },
-            None => Preference::Balanced,
-        };
+        let preference = self.preference();
         if let Some(moment) = self.disowned_at.filter(|_| self.ledger.attempts() + 1 == MAX_ATTEMPTS) {
             // The last attempt is worth a wait: not another connection that is about to end as well.
             if let Some(lease) = Box::pin(self.wait_for_young(moment)).await {
@@ -161,6 +153,14 @@ impl Carrier<'_> {
         match Box::pin(self.wait_for_lease(preference)).await? {
             Ok(lease) => Ok(lease),
             Err(Turned::Failed(kind)) => Err(kind),
+        }
+    }
+
+    fn preference(&self) -> Preference {
+        match self.journey.connection {
+            // Set by an earlier lease of this request: it came to nothing there.
+            Some(failed) => Preference::Replay { avoid: failed },
+            None => Preference::Balanced,
         }
     }
 
@@ -283,7 +283,7 @@ impl Carrier<'_> {
             tracing::warn!(environment = %self.context.key.environment, connection = %link.id(),
                 "requests time out and nothing is heard: the connection is under suspicion");
             link.wake_driver();
-            self.context.hub.supervisor.notify_one();
+            self.context.hub.note_silence();
         }
     }
 
@@ -346,6 +346,7 @@ impl Carrier<'_> {
         let http1::Answered { response, progress, taken, lease } = answered;
         let moved = progress.moved();
         self.note_times(began, moved.ended.then_some(moved.at));
+        self.context.hub.note_answer();
         self.journey.body_bytes = taken;
         self.journey.phase = Phase::ResponseBody;
         response.map(|body| ResponseBody::http11(body, lease, progress, self.body_limits()))
@@ -362,6 +363,7 @@ impl Carrier<'_> {
         }
         self.journey.body_bytes = upload.taken();
         self.note_times(began, sent_at);
+        self.context.hub.note_answer();
         self.journey.phase = Phase::ResponseBody;
         // The response began before the body ended: the rest goes on beside it, as long as anybody reads.
         let rest = unfinished.map(|stream| {

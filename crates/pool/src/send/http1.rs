@@ -5,6 +5,7 @@
 //! gives the exchange up, and with it the connection.
 
 mod body;
+mod fit;
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -16,8 +17,8 @@ use hyper::{body::Incoming, client::conn::TrySendError};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub(super) use self::body::Progress;
 use self::body::{Sending, Slot};
+pub(super) use self::{body::Progress, fit::fit};
 use super::{
     BoxError, Head,
     exchange::{Connection, Limits, Unanswered},
@@ -29,7 +30,9 @@ use crate::{
     http1::{Http1Body, Loan, Passed, in_origin_form},
     hub::{Hub, StreamLease},
     journey::Phase,
+    observe::{Observer, Stale},
     status::CauseOfDeath,
+    supervisor::Context,
     verdict::Verdict,
 };
 
@@ -47,7 +50,7 @@ pub(super) struct Answered {
 /// # Cancel safety
 /// Dropping it closes the connection; the provider may have processed the request.
 pub(super) async fn attempt<B>(
-    hub: &Hub,
+    context: &Context,
     lease: StreamLease,
     head: &Head,
     mut upload: Upload<B>,
@@ -65,7 +68,7 @@ where
     let request = request.map(|()| Sending::new(slot.clone(), progress.clone()).boxed_unsync());
     // Declared after the lease: it goes first, so that the connection is retired when the lease gives it back.
     let mut exchange = Exchange { link: lease.link().clone(), otherwise: Some(CauseOfDeath::Abandoned) };
-    match exchange.make(hub, &lease, request, &progress, limits).await {
+    match exchange.make(context, &lease, request, &progress, limits).await {
         Ok(response) => {
             let taken = slot.lock().as_mut().map_or(0, |upload| {
                 upload.let_go();
@@ -107,7 +110,7 @@ impl Drop for Exchange {
 impl Exchange {
     async fn make(
         &mut self,
-        hub: &Hub,
+        context: &Context,
         lease: &StreamLease,
         request: Request<Http1Body>,
         progress: &Progress,
@@ -127,14 +130,14 @@ impl Exchange {
                 self.otherwise = None;
                 if ends_connection(response.version(), response.headers()) {
                     hear_farewell(&self.link);
-                    hub.supervisor.notify_one();
+                    context.hub.supervisor.notify_one();
                 }
                 Ok(response)
             }
             Err(e) => {
                 self.otherwise = Some(CauseOfDeath::ClosedByProvider);
                 let failed = why(e, loan, before, progress, limits);
-                note_race(hub, lease, loan, before, &failed);
+                note_race(context, lease, loan, before, &failed);
                 Err(failed)
             }
         }
@@ -162,6 +165,7 @@ fn hear_farewell(link: &Link) {
         uncertain: 0,
         idle: None,
         routine: true,
+        orderly: true,
         calm: false,
     });
     link.retire(CauseOfDeath::ClosedByProvider, Instant::now());
@@ -169,21 +173,27 @@ fn hear_farewell(link: &Link) {
 
 /// Counts requests that met a connection which the provider was just closing.
 fn note_race(
-    hub: &Hub,
+    context: &Context,
     lease: &StreamLease,
     loan: &Loan,
     before: Passed,
     (kind, verdict): &(SendErrorKind, Verdict),
 ) {
     let silent = loan.passed().read == before.read;
-    if !lease.is_reuse() || !silent || !matches!(kind, SendErrorKind::ProviderReset { .. }) {
-        return;
+    if lease.is_reuse() && silent && matches!(kind, SendErrorKind::ProviderReset { .. }) {
+        let stale = if *verdict == Verdict::NotSent { Stale::Unsent } else { Stale::InDoubt };
+        note_stale(&context.hub, &*context.observer, stale);
     }
-    let counter = match verdict {
-        Verdict::MaybeProcessed => &hub.counters.stale_in_doubt,
-        _ => &hub.counters.stale_unsent,
+}
+
+/// Counts a connection that turned out to be closed.
+fn note_stale(hub: &Hub, observer: &dyn Observer, stale: Stale) {
+    let counter = match stale {
+        Stale::Unsent => &hub.counters.stale_unsent,
+        Stale::InDoubt => &hub.counters.stale_in_doubt,
     };
     counter.fetch_add(1, Ordering::Relaxed);
+    observer.stale(stale);
 }
 
 /// Why there is no response, and whether the provider can have acted on the request.
@@ -244,18 +254,41 @@ async fn overdue(progress: &Progress, began: Instant, limits: Limits) -> SendErr
             }
             _ => (due, kind),
         };
-        if Instant::now() >= due {
+        let now = Instant::now();
+        if now >= due {
             return kind;
         }
-        tokio::time::sleep_until(due).await;
+        // The body may end at any moment, which nobody tells: not asleep when the wait that begins then is over.
+        tokio::time::sleep_until(due.min(now + limits.response_header)).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::HeaderValue;
 
     use super::*;
+
+    /// A body that ended after the wait had begun kept the longer limit.
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_for_the_response_counts_from_the_end_of_the_body_whenever_that_comes() {
+        let progress = Arc::new(Progress::new(false));
+        let began = Instant::now();
+        let (header, idle) = (Duration::from_secs(30), Duration::from_secs(60));
+        let limits = Limits { response_header: header, idle, deadline: None, header_bytes: 0, resets: 0 };
+        let body = progress.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            body.note(true);
+        });
+        let kind = overdue(&progress, began, limits).await;
+        assert!(matches!(kind, SendErrorKind::ResponseTimeout { .. }), "{kind:?}");
+        // Timers go by whole milliseconds.
+        let late = began.elapsed() - Duration::from_secs(80);
+        assert!(late < Duration::from_millis(10), "{late:?}");
+    }
 
     #[test]
     fn a_response_says_whether_its_connection_ends() {

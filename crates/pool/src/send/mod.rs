@@ -11,6 +11,7 @@ mod carrier;
 mod exchange;
 mod http1;
 mod ledger;
+mod memory;
 mod reading;
 mod time_left;
 mod upload;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     abandon::ResetBudget,
+    memory::ReplayMemory,
     reading::{Readings, Sweeper},
 };
 pub use self::{
@@ -57,6 +59,7 @@ pub struct SendOptions {
 
 /// What the requests of one pool share on their way.
 pub(crate) struct Sending {
+    pub(crate) memory: ReplayMemory,
     retries: RetryBudget,
     /// The moment that the budget counts from.
     began: Instant,
@@ -64,8 +67,9 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    pub(crate) fn new(config: &PoolConfig) -> Self {
+    pub(crate) fn new(config: &PoolConfig, workers: usize) -> Self {
         Self {
+            memory: ReplayMemory::new(config.replay_buffer_total_bytes, config.replay_buffer_bytes, workers),
             retries: RetryBudget::new(config.retry_budget_percent, config.retry_budget_min_per_second),
             began: Instant::now(),
             sweeper: Sweeper::default(),
@@ -91,13 +95,8 @@ where
     let (parts, body) = request.into_parts();
     let head = Head::new(parts);
     let config = &context.config;
-    let upload = Upload::new(
-        body,
-        options.max_body_bytes,
-        &context.hub,
-        config.replay_buffer_bytes,
-        config.replay_buffer_total_bytes,
-    );
+    let upload =
+        Upload::new(body, options.max_body_bytes, config.replay_buffer_bytes, context.sending.memory.share());
     Carrier::new(context, options, journey).carry(head, upload).await
 }
 

@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -15,8 +15,8 @@ use h2::SendStream;
 use http::HeaderMap;
 use http_body::Body;
 
-use super::BoxError;
-use crate::{hub::Hub, verdict::BodyHeld};
+use super::{BoxError, memory::Share};
+use crate::verdict::BodyHeld;
 
 /// A first chunk of at most this size is handed to h2 without asking for credit first.
 const DIRECT: usize = 16 * 1024;
@@ -75,7 +75,7 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn new(body: B, limit: u64, hub: &Arc<Hub>, replay_limit: usize, replay_total: usize) -> Self {
+    pub(super) fn new(body: B, limit: u64, replay_limit: usize, replay_memory: Arc<Share>) -> Self {
         let ended = body.is_end_stream();
         Self {
             body,
@@ -87,8 +87,7 @@ where
                 chunks: VecDeque::new(),
                 bytes: 0,
                 limit: replay_limit,
-                total: replay_total,
-                hub: hub.clone(),
+                memory: replay_memory,
             }),
             cursor: 0,
             current: Bytes::new(),
@@ -295,8 +294,7 @@ struct Held {
     /// What they cost, see [`Held::cost`].
     bytes: usize,
     limit: usize,
-    total: usize,
-    hub: Arc<Hub>,
+    memory: Arc<Share>,
 }
 
 impl Held {
@@ -311,8 +309,7 @@ impl Held {
         if self.bytes + cost > self.limit.saturating_add(PIECE) {
             return false;
         }
-        if self.hub.replay_bytes.fetch_add(cost, Ordering::Relaxed) + cost > self.total {
-            self.hub.replay_bytes.fetch_sub(cost, Ordering::Relaxed);
+        if !self.memory.try_take(cost) {
             return false;
         }
         self.bytes += cost;
@@ -330,6 +327,6 @@ const COPIED_BELOW: usize = 4 * 1024;
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.hub.replay_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.give_back(self.bytes);
     }
 }

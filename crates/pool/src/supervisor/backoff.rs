@@ -12,13 +12,19 @@ const EAGER: Duration = Duration::from_secs(2);
 /// Between two such dials; one at a time, so never more often than a round trip.
 const EAGER_PAUSE: Duration = Duration::from_millis(25);
 
-/// Consecutive failures and what follows from them.
+/// A pool that lacks a connection dials as soon as the pause is over. A dial that was begun later than this after it was
+/// not waited for: nothing was missing in between, and its failure is the first of another outage.
+const SAME_OUTAGE: Duration = Duration::from_secs(1);
+
+/// The failures of one outage and what follows from them.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     failures: u32,
     /// When the first of them was.
     failing_since: Option<Instant>,
     not_before: Option<Instant>,
+    /// When the last pause is over, or was.
+    pause_ends: Option<Instant>,
     last_failed: Option<Instant>,
     rng: fastrand::Rng,
 }
@@ -51,13 +57,23 @@ impl Backoff {
             failures: 0,
             failing_since: None,
             not_before: None,
+            pause_ends: None,
             last_failed: None,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// A dial failed: the next waits. Returns for how long.
-    pub(crate) fn failed(&mut self, config: &PoolConfig, refusal: Refusal, now: Instant) -> Duration {
+    /// A dial failed that was begun at `began`: the next waits. Returns for how long.
+    pub(crate) fn failed(
+        &mut self,
+        config: &PoolConfig,
+        refusal: Refusal,
+        began: Instant,
+        now: Instant,
+    ) -> Duration {
+        if self.pause_ends.is_some_and(|end| began > end + SAME_OUTAGE) {
+            self.succeeded();
+        }
         let since = *self.failing_since.get_or_insert(now);
         let eager = refusal == Refusal::Connection && now.saturating_duration_since(since) < EAGER;
         // Dials that were under way together fail together: that is one failure.
@@ -78,6 +94,7 @@ impl Backoff {
         // Several dials may fail together: the pause is the longest of theirs, not their sum.
         let moment = now + delay;
         self.not_before = Some(self.not_before.map_or(moment, |earlier| earlier.max(moment)));
+        self.pause_ends = self.not_before;
         delay
     }
 
@@ -126,8 +143,8 @@ mod tests {
         let mut now = Instant::now();
         let mut backoff = Backoff::new(7);
         for n in 0..12u32 {
-            now += config.backoff_max;
-            let delay = backoff.failed(&config, Refusal::None, now);
+            now = backoff.not_before().unwrap_or(now);
+            let delay = backoff.failed(&config, Refusal::None, now, now);
             let longest = config.backoff_initial.saturating_mul(1 << n.min(16)).min(config.backoff_max);
             assert!(delay >= longest / 2 && delay <= longest, "{n}: {delay:?} of {longest:?}");
         }
@@ -144,24 +161,61 @@ mod tests {
         let began = now;
         let mut dials = 0;
         while now < began + EAGER {
-            let delay = backoff.failed(&config, refused, now);
+            let delay = backoff.failed(&config, refused, now, now);
             assert!(delay <= EAGER_PAUSE, "{delay:?}");
             // The refusal itself takes a round trip.
             now += delay + Duration::from_millis(40);
             dials += 1;
         }
         assert!(dials < 50, "{dials}");
-        assert!(backoff.failed(&config, refused, now) > EAGER_PAUSE);
-        now += config.backoff_max;
-        assert!(backoff.failed(&config, refused, now) > config.backoff_initial / 2, "and doubles from there");
+        assert!(backoff.failed(&config, refused, now, now) > EAGER_PAUSE);
+        now = backoff.not_before().expect("a pause");
+        assert!(
+            backoff.failed(&config, refused, now, now) > config.backoff_initial / 2,
+            "and doubles from there"
+        );
         backoff.succeeded();
-        assert!(backoff.failed(&config, refused, now) <= EAGER_PAUSE, "until it has served");
+        assert!(backoff.failed(&config, refused, now, now) <= EAGER_PAUSE, "until it has served");
+    }
+
+    #[test]
+    fn an_outage_that_is_over_says_nothing_of_the_next_one() {
+        let config = PoolConfig::default();
+        let mut now = Instant::now();
+        let mut backoff = Backoff::new(7);
+        for _ in 0..12 {
+            backoff.failed(&config, Refusal::None, now, now);
+            now = backoff.not_before().expect("a pause");
+        }
+        // Older connections carried the traffic; none was dialled until the provider restarted.
+        now += Duration::from_secs(60);
+        let delay = backoff.failed(&config, Refusal::Connection, now, now);
+        assert!(delay <= EAGER_PAUSE, "the first refusal of a restart: {delay:?}");
+        now += Duration::from_secs(60);
+        assert!(
+            backoff.failed(&config, Refusal::None, now, now) <= config.backoff_initial,
+            "an isolated failure"
+        );
+    }
+
+    #[test]
+    fn a_dial_that_takes_long_to_fail_belongs_to_its_outage() {
+        let config = PoolConfig::default();
+        let mut began = Instant::now();
+        let mut backoff = Backoff::new(7);
+        let mut last = Duration::ZERO;
+        for _ in 0..6 {
+            last = backoff.failed(&config, Refusal::None, began, began + Duration::from_secs(15));
+            began = backoff.not_before().expect("a pause");
+        }
+        assert!(last >= config.backoff_initial * 8, "{last:?}");
     }
 
     #[test]
     fn a_refused_identity_is_probed_slowly() {
         let config = PoolConfig::default();
-        let delay = Backoff::new(7).failed(&config, Refusal::Identity, Instant::now());
+        let now = Instant::now();
+        let delay = Backoff::new(7).failed(&config, Refusal::Identity, now, now);
         assert!(delay >= config.identity_fault_pause / 2);
     }
 }

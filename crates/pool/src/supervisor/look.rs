@@ -8,11 +8,13 @@ use super::{
     Supervisor,
     breaker::Signal,
     policy::{Draining, Facts, Mode, Plan, Test, decide},
+    silence::Unanswered,
     standing::{Lending, Serving},
 };
 use crate::{
     config::LearnedLimitsMode,
     connection::{Link, State, Trust},
+    learned::Noted,
     status::CauseOfDeath,
 };
 
@@ -27,7 +29,13 @@ impl Supervisor {
         let active = hub.generation.load().serial();
         if std::mem::replace(&mut self.active, active) != active {
             self.signal(Signal::Renewed);
+            hub.set_questions_cost(false);
             hub.forget_failures();
+        }
+        self.look_at_answers();
+        self.look_at_pings();
+        if self.calm.tick(now) {
+            self.tell_interval("the provider has not complained for long; PINGs are sent more often again");
         }
         let ticked = self.breaker.tick(now);
         if ticked.is_some() {
@@ -35,18 +43,19 @@ impl Supervisor {
         }
         self.meter.note_requests(hub.totals().requests, now);
         let links = hub.links();
+        self.note_proven(&links);
         self.look_at_probe(&links, now);
         let mut facts = Facts {
             now,
             mode: self.mode(),
             serving: Vec::new(),
             draining: Vec::new(),
-            dialling: u32::try_from(self.dialling.len()).unwrap_or(u32::MAX),
+            dialling: self.still_dialling(&links),
             waiting: hub.waiting(),
             growth_wanted: hub.take_growth_wanted(),
             recent_ends: self.meter.recent_ends(now),
             pace: self.meter.pace(),
-            allowance: self.breaker.allowance(),
+            allowance: self.breaker.allowance(self.dialling.len(), now),
             limits: self.learned.limits(),
             test: if self.learned.retest_due(now) { Test::Due } else { Test::NotDue },
         };
@@ -58,8 +67,11 @@ impl Supervisor {
                 State::Serving => facts.serving.push(self.look_at(link, active, now)),
                 State::Draining => {
                     self.learn_from(link, now);
-                    let since = link.drain_since().unwrap_or(now);
-                    facts.draining.push(Draining { id: link.id(), since });
+                    // The provider ends it after the response that it carries: whoever reads that has limits.
+                    if !link.is_parting() {
+                        let since = link.drain_since().unwrap_or(now);
+                        facts.draining.push(Draining { id: link.id(), since });
+                    }
                 }
                 State::Dialing | State::Proving | State::Closed => {}
             }
@@ -68,15 +80,55 @@ impl Supervisor {
         decide(&self.context.config, &facts)
     }
 
+    /// What requests told since: that nothing was heard, that something was answered.
+    fn look_at_answers(&mut self) {
+        let hub = self.context.hub.clone();
+        if hub.take_silence() {
+            self.signal(Signal::Unanswered(Unanswered::Requests));
+        }
+        if hub.take_answer() {
+            self.signal(Signal::Answered);
+        }
+    }
+
+    /// Dials under way. One that has come to serve counts as what it is, though `publish` has not seen it yet: counted
+    /// twice it would stand for a second connection that nobody dials.
+    fn still_dialling(&self, links: &[std::sync::Arc<Link>]) -> u32 {
+        let proven = links.iter().filter(|link| self.dialling.contains_key(&link.id())).count();
+        u32::try_from(self.dialling.len().saturating_sub(proven)).unwrap_or(u32::MAX)
+    }
+
+    /// What connections found out about PINGs.
+    fn look_at_pings(&self) {
+        let ignored = self.context.hub.ignores_pings();
+        if self.context.hub.known.load().learned.ignores_pings == ignored {
+            return;
+        }
+        let environment = &self.context.key.environment;
+        if ignored {
+            tracing::warn!(%environment,
+                "the provider acknowledges SETTINGS but no PINGs: connections are kept alive by SETTINGS");
+        } else {
+            tracing::info!(%environment, "the provider answers PINGs");
+        }
+        self.make_known();
+    }
+
     fn mode(&self) -> Mode {
         let hub = &self.context.hub;
         if hub.is_stopping() { Mode::Stopping } else { Mode::Running }
     }
 
     fn look_at(&mut self, link: &Link, active: u64, now: Instant) -> Serving {
+        link.note_active(active);
         let worthy = link.requests() > 0 || now.saturating_duration_since(link.birth.born) > WORTHY_AGE;
         if worthy && link.credit_once() {
             self.signal(Signal::Worthy(link.birth.born));
+        }
+        if let Some(fault) = link.vitals().take_unwell()
+            && self.checks.counts_beside(now)
+        {
+            self.note_check(&Err(fault));
         }
         Serving {
             id: link.id(),
@@ -127,8 +179,8 @@ impl Supervisor {
     /// Takes the sample of a connection whose end the provider announced, once.
     pub(super) fn learn_from(&mut self, link: &Link, now: Instant) {
         let Some(farewell) = link.vitals().sample_once() else { return };
-        if farewell.calm {
-            self.ping_less();
+        if farewell.calm && blames_pings(link) && self.calm.asked(farewell.at) {
+            self.tell_interval("the provider asked for calm; PINGs are sent half as often from now on");
         }
         if !farewell.routine || self.context.config.learned_limits == LearnedLimitsMode::Off {
             return;
@@ -139,21 +191,65 @@ impl Supervisor {
             uncertain: farewell.uncertain,
             age: farewell.at.saturating_duration_since(link.birth.born),
             idle: farewell.idle,
+            orderly: farewell.orderly,
         };
-        if self.learned.note(sample) {
-            tracing::info!(environment = %self.context.key.environment, limits = ?self.learned.limits(),
-                "the provider ends connections by a rule; successors will serve before");
-            self.context.note_limits(&self.learned.limits());
+        let (environment, limits) = (&self.context.key.environment, self.learned.limits());
+        match self.learned.note(sample) {
+            Noted::Nothing => {}
+            // Somebody has lived longer already.
+            Noted::Suspected if self.learned.outlived(0, self.greatest_age(now), Duration::ZERO) => {}
+            Noted::Suspected => {
+                let age = self.learned.limits().age;
+                tracing::info!(%environment, ?age, "connections ended together at one age: a rule, or an accident; \
+                    successors will serve before that age, and one connection finds out");
+            }
+            Noted::Learned => {
+                tracing::info!(%environment, limits = ?self.learned.limits(), before = ?limits,
+                    "the provider ends connections by a rule; successors will serve before");
+                self.context.note_limits(&self.learned.limits());
+            }
         }
         self.make_known();
     }
 
-    /// The provider finds our PINGs too many (ENHANCE_YOUR_CALM): half as often from now on.
-    fn ping_less(&mut self) {
-        let hub = &self.context.hub;
-        let interval = (hub.ping_interval() * 2).min(super::LONGEST_PING_INTERVAL);
-        hub.set_ping_interval(interval);
-        tracing::warn!(environment = %self.context.key.environment, ?interval,
-            "the provider asked for calm; PINGs are sent half as often from now on");
+    /// The age of the eldest connection that serves.
+    fn greatest_age(&self, now: Instant) -> Duration {
+        let links = self.context.hub.links();
+        let serving = links.iter().filter(|link| link.state() == State::Serving);
+        serving.map(|link| now.saturating_duration_since(link.birth.born)).max().unwrap_or_default()
+    }
+
+    /// Tells connections how often PINGs are sent from now on.
+    fn tell_interval(&self, why: &str) {
+        let interval = self.calm.interval();
+        self.context.hub.set_ping_interval(interval);
+        tracing::warn!(environment = %self.context.key.environment, ?interval, "{why}");
+    }
+}
+
+/// Whether PINGs are what a provider had too many of. ENHANCE_YOUR_CALM does not say; its words may, and a connection on
+/// which many streams were reset had another fault.
+fn blames_pings(link: &Link) -> bool {
+    let words = link.passport.parting_words();
+    let names_pings = words.is_some_and(|words| words.as_str().to_ascii_lowercase().contains("ping"));
+    names_pings || link.resets().lock().spent() < FEW_RESETS
+}
+
+/// Resets that no server takes for an attack.
+const FEW_RESETS: f64 = 10.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::serving;
+
+    #[test]
+    fn a_call_for_calm_on_a_connection_with_many_resets_is_not_about_pings() {
+        let link = serving(1, 100);
+        assert!(blames_pings(&link));
+        for _ in 0..20 {
+            link.resets().lock().try_take(180, Instant::now());
+        }
+        assert!(!blames_pings(&link));
     }
 }

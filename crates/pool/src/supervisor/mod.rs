@@ -6,13 +6,18 @@
 
 mod backoff;
 mod breaker;
+mod calm;
 mod checks;
+mod circuit;
 mod ends;
 mod life;
 mod look;
 mod pace;
 mod policy;
+mod silence;
 mod standing;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -29,9 +34,11 @@ use tokio::{
 };
 
 pub use self::breaker::BreakerState;
+pub(crate) use self::breaker::Passage;
 pub(crate) use self::life::Destiny;
 use self::{
     breaker::{Breaker, Signal},
+    calm::Calm,
     checks::Checks,
     life::{LifeEnd, live},
     pace::Meter,
@@ -40,7 +47,7 @@ use self::{
 };
 use crate::{
     config::{PoolConfig, Timeouts},
-    connection::{Role, State},
+    connection::{Link, Role, State},
     dial::Target,
     dns::Directory,
     health::Health,
@@ -71,9 +78,6 @@ pub(crate) struct Context {
     pub(crate) sending: Sending,
 }
 
-/// Longest interval of PINGs to a provider that found them too many.
-const LONGEST_PING_INTERVAL: Duration = Duration::from_secs(3600);
-
 /// Numbers connections across all pools of the process.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -82,13 +86,22 @@ pub(crate) fn next_id() -> ConnectionId {
     ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A dial under way.
+#[derive(Clone, Copy, Debug)]
+struct Dialling {
+    worker: usize,
+    began: Instant,
+}
+
 /// The task.
 pub(crate) struct Supervisor {
     context: Arc<Context>,
     lives: JoinSet<(Destiny, LifeEnd)>,
     aborts: HashMap<ConnectionId, AbortHandle>,
-    dialling: HashMap<ConnectionId, usize>,
+    dialling: HashMap<ConnectionId, Dialling>,
     breaker: Breaker,
+    /// How often PINGs are sent.
+    calm: Calm,
     learned: Learned,
     /// The connection that puts the learned limits to the test.
     probe: Option<ConnectionId>,
@@ -108,6 +121,7 @@ impl Supervisor {
             aborts: HashMap::new(),
             dialling: HashMap::new(),
             breaker: Breaker::new(seed),
+            calm: Calm::new(context.config.ping_interval),
             learned: Learned::new(context.config.retest_after),
             probe: None,
             health: Health::default(),
@@ -122,7 +136,11 @@ impl Supervisor {
     pub(crate) async fn run(mut self) {
         loop {
             let plan = self.look();
-            let wake_at = plan.wake_at;
+            let wake_at = plan.wake_at.into_iter().chain(self.breaker.ticks_at()).min();
+            if !plan.retire.is_empty() && !self.context.hub.is_stopping() {
+                // Who takes over is known to requests before anybody goes: none finds a set of the retired only.
+                self.publish();
+            }
             self.carry_out(&plan);
             self.publish();
             if self.context.hub.is_stopping() && self.lives.is_empty() {
@@ -180,7 +198,7 @@ impl Supervisor {
         let handle = self.context.workers.handle(worker).clone();
         let abort = self.lives.spawn_on(live(self.context.clone(), destiny), &handle);
         self.aborts.insert(destiny.id, abort);
-        self.dialling.insert(destiny.id, worker);
+        self.dialling.insert(destiny.id, Dialling { worker, began: Instant::now() });
     }
 
     fn least_used_worker(&self) -> usize {
@@ -188,22 +206,27 @@ impl Supervisor {
         let used = |worker: usize| {
             let serving =
                 links.iter().filter(|l| l.state() == State::Serving && l.birth.worker == worker).count();
-            serving + self.dialling.values().filter(|w| **w == worker).count()
+            serving + self.dialling.values().filter(|dial| dial.worker == worker).count()
         };
         (0..self.context.workers.len()).min_by_key(|w| used(*w)).unwrap_or(0)
+    }
+
+    /// A dial that came to serve is no dial any more: counted as both, it would stand for a connection that is missing.
+    fn note_proven(&mut self, links: &[Arc<Link>]) {
+        for link in links {
+            if self.dialling.remove(&link.id()).is_some() {
+                self.meter.note_dial(link.dialled().0);
+                self.signal(Signal::Proved(link.birth.born));
+                self.context.hub.forget_failures();
+            }
+        }
     }
 
     /// Publishes what serves, eldest first, and whether the floor is met.
     fn publish(&mut self) {
         let hub = self.context.hub.clone();
         let links = hub.links();
-        for link in &links {
-            if self.dialling.remove(&link.id()).is_some() {
-                self.meter.note_dial(link.dialled().0);
-                self.signal(Signal::Proved);
-                hub.forget_failures();
-            }
-        }
+        self.note_proven(&links);
         hub.set_dialling(self.dialling.len());
         let (mut serving, exclusive): (Vec<_>, Vec<_>) = links
             .into_iter()
@@ -218,7 +241,7 @@ impl Supervisor {
             hub.dispatch();
         }
         let nothing_serves = all == 0;
-        if nothing_serves && self.dialling.is_empty() && self.breaker.until().is_some() {
+        if nothing_serves && self.dialling.is_empty() && self.breaker.dials_resume_at().is_some() {
             // No dial is made for a while, for a known reason: whoever waits should not wait for nothing.
             hub.report_outage();
         }
@@ -244,12 +267,11 @@ impl Supervisor {
     /// Publishes what is known of the provider.
     fn make_known(&self) {
         let context = &self.context;
-        let withholds = self.breaker.withholds();
         let why = self.breaker.why().cloned();
-        let refuses_requests = withholds == Some(breaker::Withholds::Requests);
+        let passage = self.breaker.passage();
         let breaker = BreakerStatus {
             state: self.breaker.word(),
-            refuses_requests,
+            refuses_requests: passage != Passage::All,
             code: why.as_ref().map(|why| why.code()),
             message: why.as_ref().map(|why| context.explain(why)),
             next_trial_in: None,
@@ -264,7 +286,10 @@ impl Supervisor {
         };
         let health = context.config.health.as_ref().map(|_| self.health);
         context.hub.known.store(Arc::new(Known { breaker, learned, health }));
-        context.hub.set_withheld(refuses_requests);
+        context.hub.set_passage(passage);
+        if self.breaker.listens() {
+            context.hub.listen_for_answer();
+        }
     }
 }
 

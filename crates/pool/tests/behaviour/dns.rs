@@ -3,10 +3,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
+use hickory_proto::rr::RecordType;
 use parking_lot::Mutex;
 use pool::{CauseOfDeath, ConnectionId, DialReport, Observer, PoolStatus, Verdict};
+use tokio::sync::mpsc;
 
 use crate::{
     nameserver::{NameServer, Script},
@@ -291,6 +294,47 @@ async fn a_name_that_does_not_exist_is_a_dns_failure_until_it_appears() {
     server.say(Script::addresses(60, &["127.0.0.1"]));
     within(AFTER_A_MOVE, "it serves", || serving(&pool) == 1).await;
     exchange(&pool, get()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_whose_ipv6_half_is_never_answered_is_dialled_by_its_ipv4_half() {
+    let a = client("CUSTOMER-0001-SBX");
+    let (_sims, port) = providers(1, Behaviour::default(), &a).await;
+    let addresses = vec!["127.0.0.1".parse().unwrap()];
+    let script = Script::OneFamily { family: RecordType::A, addresses, ttl: 60 };
+    let server = NameServer::start(script).await;
+    let Stage { pool, .. } = start_by_name(&server, port, &a, config(1, 1));
+    let began = Instant::now();
+    within(AFTER_A_MOVE, "it serves", || serving(&pool) == 1).await;
+    // Well before the question for the other half ends, which is at the connect limit.
+    assert!(began.elapsed() < Timeouts::default().connect, "after {:?}", began.elapsed());
+    exchange(&pool, get()).await.unwrap();
+    assert_eq!(pool.status().resolution.unwrap().failure, None);
+}
+
+#[tokio::test]
+async fn an_address_that_shakes_hands_and_serves_nobody_stays_penalised() {
+    const DYING: u32 = 2;
+    let a = client("CUSTOMER-0001-SBX");
+    let (accepted, (greeted, mut greeting)) = (AtomicU32::new(0), mpsc::channel(1));
+    let port = raw("h2", move |mut tls| {
+        let (number, greeted) = (accepted.fetch_add(1, Ordering::Relaxed), greeted.clone());
+        async move {
+            // Whoever sends the preface has done with the handshake.
+            let read = tls.read_u8().await;
+            if number >= DYING && read.is_ok() {
+                let _ = greeted.send(()).await;
+                let _ = tls.read_to_end(&mut Vec::new()).await;
+            }
+        }
+    })
+    .await;
+    let server = NameServer::start(Script::addresses(300, &["127.0.0.1"])).await;
+    let pause = Duration::from_millis(50);
+    let config = PoolConfig { backoff_initial: pause, identity_fault_pause: pause, ..config(1, 1) };
+    let Stage { pool, .. } = start_by_name(&server, port, &a, config);
+    timeout(SOON, greeting.recv()).await.expect("a dial after those that ended before the proof");
+    assert!(pool.status().resolution.unwrap().addresses[0].failed_lately, "a handshake is no proof");
 }
 
 #[tokio::test]

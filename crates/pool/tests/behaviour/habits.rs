@@ -120,48 +120,30 @@ async fn a_provider_that_acknowledges_no_pings_serves_all_the_same() {
         ping_timeout: Duration::from_millis(200),
         ..config(1, 2)
     };
-    let timeouts = Timeouts { prove: Duration::from_secs(1), ..Timeouts::default() };
+    // The first PING has the time of the proof to be answered; half of that is waited for it.
+    let overdue = Duration::from_secs(2);
+    let timeouts = Timeouts { prove: overdue, ..Timeouts::default() };
     let pool = start(&sim, generation(1, &a), config, timeouts);
     warm(&pool).await;
     let (_, _, first, _) = exchange(&pool, get()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    eventually("it, or its successor, is older than its first PING may be", || {
+        pool.status().connections.iter().any(|c| c.age > overdue + Duration::from_millis(500))
+    })
+    .await;
     let (_, _, later, _) = exchange(&pool, get()).await.unwrap();
     assert_eq!(first, later, "an unanswered PING ended a connection of a provider that answers none");
     assert!(pool.status().learned.ignores_pings);
 }
 
-#[tokio::test]
-async fn a_connection_on_which_requests_time_out_unheard_is_doubted_and_evicted_by_ping() {
-    let a = client("CUSTOMER-0001-SBX");
-    let sim = provider(Behaviour::default(), &[&a]).await;
-    let config = PoolConfig { ping_timeout: Duration::from_millis(500), suspect_after: 1, ..config(1, 4) };
-    // The proof's limit is the least that a PING gets.
-    let timeouts = Timeouts { prove: Duration::from_millis(500), ..Timeouts::default() };
-    let pool = start(&sim, generation(1, &a), config, timeouts);
-    warm(&pool).await;
-    let (_, _, first, _) = exchange(&pool, get()).await.unwrap();
-    // From now on the running connection is a black hole; its keep-alive PING is 30 s away.
-    let hole =
-        Behaviour { pings: provider_sim::Pings::Ignore, stall: Stall::BeforeResponse, ..sim.behaviour() };
-    sim.set_behaviour(hole).unwrap();
-    let hurried = SendOptions {
-        timeouts: Timeouts { response_header: Duration::from_millis(1100), ..Timeouts::default() },
-        ..options()
-    };
-    let error = send(&pool, get(), &hurried).await.unwrap_err();
-    assert!(matches!(error.kind, SendErrorKind::ResponseTimeout { .. }), "{error}");
-    sim.set_behaviour(Behaviour {
-        stall: Stall::None,
-        pings: provider_sim::Pings::Answer,
-        ..sim.behaviour()
-    })
-    .unwrap();
-    eventually("the silent connection is gone or proved itself", || {
-        let status = pool.status();
-        status.connections.iter().all(|c| c.id.0 != first || c.ping_rtt.is_some()) && serving(&pool) >= 1
-    })
-    .await;
-    exchange(&pool, get()).await.expect("the pool recovered");
+const SICK: provider_sim::Respond = provider_sim::Respond::Fixed { status: 503, body_bytes: 4 };
+
+/// As [`eventually`], for what takes some seconds by its nature.
+async fn within_reason(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < SOON * 4, "not in {:?}: {what}", SOON * 4);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn check(path: &'static str) -> HealthCheck {
@@ -181,9 +163,8 @@ async fn an_unhealthy_application_is_not_sent_requests_until_it_recovers() {
     let pool = start(&sim, generation(1, &a), config, Timeouts::default());
     warm(&pool).await;
     exchange(&pool, get()).await.unwrap();
-    let sick = provider_sim::Respond::Fixed { status: 503, body_bytes: 4 };
     let well = sim.behaviour();
-    sim.set_behaviour(Behaviour { respond: sick, ..well.clone() }).unwrap();
+    sim.set_behaviour(Behaviour { respond: SICK, ..well.clone() }).unwrap();
     eventually("the breaker opens", || pool.status().breaker.refuses_requests).await;
     let error = exchange(&pool, get()).await.unwrap_err();
     let SendErrorKind::Unavailable(cause) = &error.kind else { panic!("{error}") };
@@ -193,6 +174,100 @@ async fn an_unhealthy_application_is_not_sent_requests_until_it_recovers() {
     sim.set_behaviour(well).unwrap();
     eventually("the breaker closes by proof", || pool.status().breaker.state == BreakerState::Closed).await;
     exchange(&pool, get()).await.expect("served again");
+}
+
+/// A pool with a single stream, which one caller always waits for.
+async fn crowded(check: HealthCheck, timeouts: Timeouts, latency: Duration) -> (Simulator, Pool) {
+    let a = client("CUSTOMER-0001-SBX");
+    let sim = provider(Behaviour::default(), &[&a]).await;
+    let config = PoolConfig { health: Some(check), max_streams: 1, ..config(1, 1) };
+    let pool = start(&sim, generation(1, &a), config, timeouts);
+    warm(&pool).await;
+    sim.set_behaviour(Behaviour { latency, ..sim.behaviour() }).unwrap();
+    (sim, pool)
+}
+
+#[tokio::test]
+async fn what_a_health_request_waits_in_our_own_queue_is_not_held_against_the_provider() {
+    // Twice the latency passes from asking to the answer, half of it in the queue.
+    let latency = Duration::from_millis(1500);
+    let check = HealthCheck { timeout: Duration::from_millis(2800), unhealthy_after: 2, ..check("/health") };
+    let timeouts = Timeouts { queue: PATIENT, ..Timeouts::default() };
+    let (sim, pool) = crowded(check, timeouts, latency).await;
+    let before = sim.ledger().requests;
+    for _ in 0..4 {
+        let response = send(&pool, get(), &SendOptions { timeouts, ..options() }).await;
+        assert_eq!(response.expect("requests are not refused").status(), StatusCode::OK);
+    }
+    assert!(sim.ledger().requests >= before + 6, "health requests were made in between");
+    assert!(!pool.status().breaker.refuses_requests, "the provider is well, it is we who are busy");
+}
+
+#[tokio::test]
+async fn a_health_request_that_got_no_stream_says_nothing() {
+    let check = HealthCheck { unhealthy_after: 1, ..check("/health") };
+    let timeouts = Timeouts { queue: Duration::from_millis(50), ..Timeouts::default() };
+    let (sim, pool) = crowded(check, timeouts, Duration::ZERO).await;
+    // The only stream is taken for longer than several health requests would wait for it.
+    let held = request("GET", &[("sim-delay-ms", "2000")], Chunks::default());
+    let p = pool.clone();
+    let holder = tokio::spawn(async move { exchange(&p, held).await });
+    eventually("the stream is taken", || sim.ledger().streams_open == 1).await;
+    holder.await.unwrap().expect("an answer");
+    assert_eq!(pool.status().health, Some(Health::Healthy { failures: 0 }));
+}
+
+#[tokio::test]
+async fn a_health_request_is_asked_and_judged_as_configured() {
+    let a = client("CUSTOMER-0001-SBX");
+    let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let desk = asked.clone();
+    let port = raw("h2", move |tls| {
+        let desk = desk.clone();
+        async move {
+            let Ok(mut connection) = h2::server::handshake(tls).await else { return };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                desk.lock().push(format!("{} {}", request.method(), request.uri()));
+                let _ = respond.send_response(Response::builder().status(404).body(()).unwrap(), true);
+            }
+        }
+    })
+    .await;
+    let codes = |code| Expected::Codes(vec![StatusCode::NO_CONTENT, code]);
+    for (expect, well) in [(codes(StatusCode::NOT_FOUND), true), (codes(StatusCode::OK), false)] {
+        let check = HealthCheck { method: http::Method::HEAD, expect, ..check("/base/health?deep=1") };
+        let config = PoolConfig { health: Some(check), ..config(1, 1) };
+        let pool = start_at(port, generation(1, &a), config, Timeouts::default());
+        warm(&pool).await;
+        asked.lock().clear();
+        eventually("it is asked again and again", || asked.lock().len() >= 5).await;
+        let wire = format!("HEAD https://{HOST}/base/health?deep=1");
+        assert!(asked.lock().iter().all(|line| *line == wire), "{:?}", asked.lock());
+        eventually("it is judged", || pool.status().breaker.refuses_requests != well).await;
+        let proof = if well { pool::Proof::HealthRequest } else { pool::Proof::Ping };
+        assert_eq!(pool.status().connections[0].proof, Some(proof));
+        pool.stop(SOON).await;
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_answers_no_health_request_fails_no_dial() {
+    let a = client("CUSTOMER-0001-SBX");
+    let silent = Behaviour { stall: Stall::BeforeResponse, ..Behaviour::default() };
+    for behaviour in [silent, Behaviour { respond: SICK, ..Behaviour::default() }] {
+        let sim = provider(behaviour, &[&a]).await;
+        // The application may take longer than the proof: the proof does not wait for it.
+        let check = HealthCheck { interval: PATIENT, timeout: Duration::from_secs(60), ..check("/health") };
+        let config = PoolConfig { health: Some(check), ..config(2, 2) };
+        let timeouts = Timeouts { prove: Duration::from_secs(2), ..Timeouts::default() };
+        let pool = start(&sim, generation(1, &a), config, timeouts);
+        within_reason("both serve", || serving(&pool) == 2).await;
+        let status = pool.status();
+        assert_eq!((status.totals.dials_failed, status.breaker.state), (0, BreakerState::Closed));
+        assert!(status.connections.iter().all(|c| c.proof == Some(pool::Proof::Ping)), "{status:?}");
+        let counted = || pool.status().health == Some(Health::Healthy { failures: 1 });
+        eventually("it counts as one failed health request", counted).await;
+    }
 }
 
 #[tokio::test]
@@ -234,4 +309,33 @@ async fn a_provider_that_asks_for_calm_gets_half_the_pings() {
     let before = pool.status().learned.ping_interval;
     let _ = exchange(&pool, get()).await;
     eventually("PINGs are sent half as often", || pool.status().learned.ping_interval == before * 2).await;
+}
+
+#[tokio::test]
+async fn connections_that_are_asked_for_calm_together_halve_the_pings_once() {
+    let a = client("CUSTOMER-0001-SBX");
+    let (ask, asked) = tokio::sync::watch::channel(false);
+    let port = raw("h2", move |tls| {
+        let mut asked = asked.clone();
+        async move {
+            let late = *asked.borrow();
+            let Ok(mut connection) = h2::server::handshake(tls).await else { return };
+            tokio::select! {
+                _ = connection.accept() => {}
+                _ = asked.wait_for(|asked| *asked && !late) => {
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                }
+            }
+            while connection.accept().await.is_some() {}
+        }
+    })
+    .await;
+    let pool = start_at(port, generation(1, &a), config(4, 8), Timeouts::default());
+    warm(&pool).await;
+    let before = pool.status().learned.ping_interval;
+    ask.send(true).unwrap();
+    eventually("all of them are gone", || pool.status().totals.goaways >= 4).await;
+    eventually("PINGs are sent half as often", || pool.status().learned.ping_interval > before).await;
+    eventually("their successors serve", || serving(&pool) >= 4).await;
+    assert_eq!(pool.status().learned.ping_interval, before * 2);
 }

@@ -89,20 +89,22 @@ async fn an_exchange_given_up_half_way_is_counted_as_that() {
 async fn http11_connections_grow_by_need_are_reused_last_first_and_shrink_when_idle() {
     let a = client("CUSTOMER-0001-SBX");
     let sim = provider(http11(), &[&a]).await;
-    let config = PoolConfig { idle_shrink: Duration::from_millis(300), ..config(2, 2) };
+    let config = PoolConfig { idle_shrink: Duration::from_millis(1500), ..config(2, 2) };
     let pool = start(&sim, generation(1, &a), config, Timeouts::default());
     warm(&pool).await;
     let tasks: Vec<_> = (0..8)
         .map(|_| {
             let pool = pool.clone();
-            let ask = request("GET", &[("sim-delay-ms", "200")], Chunks::default());
+            let ask = request("GET", &[("sim-delay-ms", "500")], Chunks::default());
             tokio::spawn(async move { exchange(&pool, ask).await.map(|_| ()) })
         })
         .collect();
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    assert!(serving(&pool) >= 8, "{} for 8 at once", serving(&pool));
+    // Counted where they arrived: on a slow machine the first may have been let go already.
+    let accepted = sim.ledger().connections_accepted;
+    assert!(accepted >= 8, "{accepted} for 8 at once");
     let (.., first, _) = exchange(&pool, get()).await.unwrap();
     for _ in 0..10 {
         let (.., connection, _) = exchange(&pool, get()).await.unwrap();
@@ -189,11 +191,17 @@ async fn how_long_http11_connections_may_be_idle_is_learned_and_kept() {
         assert!(began.elapsed() < SOON * 4, "{:?}", recorder.ends.lock());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let (before, until) = (closed.load(Ordering::Relaxed), replaced() + 3);
+    let (mut before, mut until) = (closed.load(Ordering::Relaxed), replaced() + 3);
+    let mut looked = Instant::now();
     while replaced() < until {
         assert!(serving(&pool) >= 1, "the floor broke");
-        assert!(began.elapsed() < SOON * 6, "{:?}", recorder.ends.lock());
+        assert!(began.elapsed() < SOON * 12, "{:?}", recorder.ends.lock());
         tokio::time::sleep(Duration::from_millis(5)).await;
+        // A machine that stood still for longer than the margin proves nothing: count anew.
+        if looked.elapsed() > Duration::from_millis(100) {
+            (before, until) = (closed.load(Ordering::Relaxed), replaced() + 3);
+        }
+        looked = Instant::now();
     }
     assert_eq!(closed.load(Ordering::Relaxed), before, "the provider still closed one");
     exchange(&pool, get()).await.unwrap();

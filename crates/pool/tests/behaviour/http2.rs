@@ -1,6 +1,9 @@
 //! Providers that speak HTTP/2, and what holds for both.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use pool::LearnedLimitsMode;
+use tokio::sync::watch;
 
 use crate::support::*;
 
@@ -40,8 +43,12 @@ async fn an_old_failure_does_not_refuse_requests_while_a_good_dial_is_under_way(
     exchange(&pool, get()).await.unwrap();
     eventually("the dial for growth failed", || pool.status().last_failure.is_some()).await;
     sim.set_behaviour(Behaviour { stall: Stall::None, ..sim.behaviour() }).unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!((serving(&pool), pool.status().dialling), (1, 0));
+    eventually("the pause after it is over", || {
+        let status = pool.status();
+        let pause = status.breaker.next_trial_in.unwrap_or_default();
+        (serving(&pool), status.dialling) == (1, 0) && pause.is_zero()
+    })
+    .await;
     sim.kill_connections();
     while serving(&pool) > 0 {
         tokio::task::yield_now().await;
@@ -156,10 +163,11 @@ async fn callers_that_do_not_read_stall_nobody_else() {
         let ask = request("GET", &[("sim-body-bytes", "4000000")], Chunks::default());
         unread.push(timeout(SOON, send(&pool, ask, &options())).await.expect("a header").unwrap());
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let windows = 9 * u64::from(PoolConfig::default().stream_window_bytes);
+    eventually("their windows are full", || sim.ledger().body_bytes_sent >= windows).await;
     let response =
         send(&pool, request("POST", &[], Chunks::of(&["quick"])), &options()).await.expect("a header");
-    let body = timeout(Duration::from_secs(3), response.into_body().collect()).await;
+    let body = timeout(SOON * 4, response.into_body().collect()).await;
     assert!(body.is_ok(), "nine callers that do not read hold up everybody on the connection");
 }
 
@@ -167,11 +175,9 @@ async fn callers_that_do_not_read_stall_nobody_else() {
 async fn a_stop_does_not_wait_for_dials() {
     let a = client("CUSTOMER-0001-SBX");
     let sim = provider(Behaviour { stall: Stall::AtHandshake, ..Behaviour::default() }, &[&a]).await;
-    let pool = start(&sim, generation(1, &a), config(2, 2), Timeouts::default());
+    let pool = start(&sim, generation(1, &a), config(2, 2), Timeouts { tls: PATIENT, ..Timeouts::default() });
     eventually("dials are under way", || sim.ledger().connections_accepted == 2).await;
-    let began = Instant::now();
-    pool.stop(SOON).await;
-    assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
+    timeout(SOON, pool.stop(PATIENT)).await.expect("neither the dials' hour nor its own is waited for");
 }
 
 #[tokio::test]
@@ -196,10 +202,10 @@ async fn waiters_learn_the_known_cause_when_the_last_connection_ends_under_them(
 
 #[tokio::test]
 async fn a_refused_stream_is_sent_again_on_another_connection() {
-    let refusing = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let refusing = Arc::new(AtomicU32::new(0));
     let numbers = refusing.clone();
     let port = raw("h2", move |tls| {
-        let number = numbers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = numbers.fetch_add(1, Ordering::Relaxed);
         async move {
             let mut connection = h2::server::handshake(tls).await.unwrap();
             while let Some(Ok((request, mut respond))) = connection.accept().await {
@@ -238,25 +244,38 @@ async fn a_refused_certificate_is_not_dialled_at_every_turn_while_an_older_conne
     assert!(refused <= 2, "{refused} dials in 20 short turns with a certificate that the provider refuses");
 }
 
+/// The provider holds its proof back until the pin is gone.
 #[tokio::test]
 async fn a_dial_under_way_when_its_pin_was_taken_away_carries_nothing() {
-    let port = raw("h2", async |tls| {
-        // A slow proof: time enough for the pin to go.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let mut connection = h2::server::handshake(tls).await.unwrap();
-        while let Some(Ok((_, mut respond))) = connection.accept().await {
-            let _ = respond.send_response(Response::new(()), true);
+    let (prove, proving) = watch::channel(false);
+    let (shaken, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counts = (shaken.clone(), ended.clone());
+    let port = raw("h2", move |tls| {
+        let (mut proving, (shaken, ended)) = (proving.clone(), counts.clone());
+        async move {
+            shaken.fetch_add(1, Ordering::Relaxed);
+            proving.wait_for(|now| *now).await.unwrap();
+            if let Ok(mut connection) = h2::server::handshake(tls).await {
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let _ = respond.send_response(Response::new(()), true);
+                }
+            }
+            ended.fetch_add(1, Ordering::Relaxed);
         }
     })
     .await;
     let a = client("CUSTOMER-0001-SBX");
-    let pool = start_at(port, generation(1, &a), config(1, 1), Timeouts::default());
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    let timeouts = Timeouts { prove: PATIENT, ..Timeouts::default() };
+    let pool = start_at(port, generation(1, &a), config(1, 1), timeouts);
+    eventually("a dial waits for its proof", || shaken.load(Ordering::Relaxed) == 1).await;
     pool.activate(pinned(2, &a, &pki().rotated().unwrap().server_pin()));
+    prove.send_replace(true);
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(1) {
+    while ended.load(Ordering::Relaxed) == 0 {
+        assert!(began.elapsed() < SOON * 4, "it lives although its pin was taken away");
         let answer = exchange(&pool, get()).await;
         assert!(answer.is_err(), "carried by a connection whose pin was taken away: {answer:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    assert!(exchange(&pool, get()).await.is_err());
 }

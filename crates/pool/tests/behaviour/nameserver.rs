@@ -21,6 +21,8 @@ pub(crate) enum Script {
     Addresses { turns: Vec<Vec<IpAddr>>, ttl: u32 },
     /// An alias that may be believed for `ttl`, and the IPv4 address of what it stands for, for 300 s.
     Alias { ttl: u32, address: IpAddr },
+    /// These addresses, and nothing at all where another family than this is asked for.
+    OneFamily { family: RecordType, addresses: Vec<IpAddr>, ttl: u32 },
     /// There is no such name.
     NoSuchName,
     /// SERVFAIL.
@@ -104,6 +106,10 @@ impl Desk {
                 answer.add_answer(record(&canonical, 300, *address));
             }
             Script::Alias { .. } => {}
+            Script::OneFamily { family, .. } if query.query_type() != *family => return None,
+            Script::OneFamily { addresses, ttl, .. } => {
+                answer.add_answers(addresses.iter().map(|a| record(query.name(), *ttl, *a)));
+            }
             Script::NoSuchName => answer.metadata.response_code = ResponseCode::NXDomain,
             Script::Failing => answer.metadata.response_code = ResponseCode::ServFail,
             Script::Addresses { turns, ttl } => {

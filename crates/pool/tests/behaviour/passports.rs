@@ -2,8 +2,8 @@
 
 use parking_lot::Mutex;
 use pool::{
-    CauseOfDeath, ConnectionId, DialReport, DriftChange, DriftField, DriftSeverity, Obituary, ObituaryFilter,
-    Observer, Proof, Protocol, Verdict,
+    CauseOfDeath, ConnectionId, DialReport, DriftChange, DriftField, DriftSeverity, Name, Obituary,
+    ObituaryFilter, Observer, Proof, Protocol, Verdict,
 };
 use provider_sim::Resumption;
 
@@ -96,7 +96,8 @@ async fn a_connection_that_the_provider_ended_is_remembered_with_its_goaway_and_
     assert_eq!(dead.address.unwrap().to_string(), living.address);
     assert_eq!((&*dead.environment, dead.protocol), ("sandbox", Some(Protocol::H2)));
     assert_eq!((dead.proof, dead.tickets_received), (Some(Proof::Ping), 2));
-    assert_eq!(dead.cipher_suite, Some(living.handshake.cipher_suite));
+    assert_eq!(dead.cipher_suite.map(Name::as_str), Some(living.handshake.cipher_suite));
+    assert!(pki().server_pin().starts_with(&dead.pin.unwrap().to_string()), "{:?}", dead.pin);
     assert_eq!(dead.phases.tls.get().map(|d| d.as_micros()), living.phases.tls.map(|d| d.as_micros()));
     assert_eq!(dead.ping.first.get().map(|d| d.as_micros()), living.ping_rtt.map(|d| d.as_micros()));
     assert!(living.handshake.peer_chain[0].to_string().starts_with(&dead.leaf.unwrap().to_string()));
@@ -111,7 +112,7 @@ async fn a_dial_that_failed_is_remembered_with_its_code() {
     eventually("a dial is refused", || lab.pool.status().last_failure.is_some()).await;
     let never = ObituaryFilter { cause: Some(CauseOfDeath::NeverServed), ..ObituaryFilter::default() };
     let dead = lab.obituaries.find(&never, 1).remove(0);
-    assert_eq!(dead.code, Some(lab.pool.status().last_failure.unwrap().code));
+    assert_eq!(dead.code.map(Name::as_str), Some(lab.pool.status().last_failure.unwrap().code));
     assert_eq!((dead.requests, dead.protocol, dead.proof), (0, None, None));
     assert!(!dead.detail.as_str().is_empty() && dead.phases.tcp.get().is_some(), "{dead:?}");
 }
@@ -129,6 +130,19 @@ async fn an_http11_connection_is_remembered_too() {
     assert_eq!((dead.protocol, dead.requests), (Some(Protocol::Http11), 1));
     assert_eq!(dead.cause, CauseOfDeath::ClosedByProvider);
     assert!(dead.idle().is_some_and(|idle| idle < dead.age()), "it fell idle after its request: {dead:?}");
+}
+
+#[tokio::test]
+async fn how_a_provider_says_goodbye_over_http11_is_compared_too() {
+    let lab = Lab::start(Behaviour { goaway_after_requests: Some(1), ..http11() }, 1, 2).await;
+    warm(&lab.pool).await;
+    let (_, _, announced, _) = exchange(&lab.pool, get()).await.unwrap();
+    let gone = |id: u64| !lab.pool.status().connections.iter().any(|c| c.id.0 == id);
+    eventually("it ended as its last response said", || gone(announced)).await;
+    warm(&lab.pool).await;
+    lab.renew().await;
+    let farewells = || lab.changes().into_iter().filter(|c| c.starts_with("farewell")).collect::<Vec<_>>();
+    eventually("it is noticed", || farewells() == ["farewell connection: close -> close"]).await;
 }
 
 #[tokio::test]

@@ -50,6 +50,39 @@ impl Body for Endless {
     }
 }
 
+/// Until the socket is full: nothing of the body is taken any more. Provider, pool and this test share one thread, so
+/// that a slow machine, which slows the one, slows the others: each look comes after many turns of all of them.
+async fn until_still(taken: &AtomicU32) {
+    let (mut before, mut still) = (0, 0);
+    while still < 5 {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = taken.load(Ordering::Relaxed);
+        still = if now > 0 && now == before { still + 1 } else { 0 };
+        before = now;
+    }
+}
+
+/// A body of one piece that says when it was taken.
+struct OnePiece(Option<Bytes>, Arc<AtomicU32>);
+
+impl Body for OnePiece {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let piece = self.0.take();
+        // Asked for more: the piece is held by now, or was found too much to hold.
+        self.1.store(u32::from(piece.is_none()), Ordering::Relaxed);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
 async fn a_call_behind_a_full_socket_is_not_in_doubt(end: fn(Tls)) {
     let (port, leave) = stuck_then_gone(end).await;
     let a = client("CUSTOMER-0001-SBX");
@@ -61,16 +94,7 @@ async fn a_call_behind_a_full_socket_is_not_in_doubt(end: fn(Tls)) {
         let ask = Request::post(format!("https://{HOST}/pay")).body(body).unwrap();
         filler.send(ask, &options(), &mut Journey::default()).await.map(|_| ())
     });
-    // Full when nothing moves any more.
-    let mut before = 0;
-    loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let now = taken.load(Ordering::Relaxed);
-        if now > 0 && now == before {
-            break;
-        }
-        before = now;
-    }
+    until_still(&taken).await;
     let behind = pool.clone();
     let payment = tokio::spawn(async move {
         let mut journey = Journey::default();
@@ -151,21 +175,25 @@ async fn a_failure_names_its_phase() {
 
 #[tokio::test]
 async fn a_body_that_is_whole_is_cut_before_its_trailers() {
-    let port = raw("h2", async |tls| {
-        let mut peer = Peer::greet(tls, &[]).await.unwrap();
-        while let Ok(frame) = peer.next().await {
-            if frame.ends_stream() {
-                // `:status: 200` and `content-length: 4` (indexed name 28, literal, not indexed).
-                let block = [0x88, 0x0f, 0x0d, 0x01, b'4'];
-                let frames = [
-                    RawFrame::new(HEADERS, END_HEADERS, frame.stream, &block),
-                    RawFrame::new(DATA, 0, frame.stream, b"four"),
-                ];
-                peer.write(&frames).await.unwrap();
-                // Read before the reset: h2 throws unread data away with it.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                let reset = RawFrame::new(RST_STREAM, 0, frame.stream, &2u32.to_be_bytes());
-                peer.write(&[reset]).await.unwrap();
+    let (read, reading) = watch::channel(false);
+    let port = raw("h2", move |tls| {
+        let mut reading = reading.clone();
+        async move {
+            let mut peer = Peer::greet(tls, &[]).await.unwrap();
+            while let Ok(frame) = peer.next().await {
+                if frame.ends_stream() {
+                    // `:status: 200` and `content-length: 4` (indexed name 28, literal, not indexed).
+                    let block = [0x88, 0x0f, 0x0d, 0x01, b'4'];
+                    let frames = [
+                        RawFrame::new(HEADERS, END_HEADERS, frame.stream, &block),
+                        RawFrame::new(DATA, 0, frame.stream, b"four"),
+                    ];
+                    peer.write(&frames).await.unwrap();
+                    // Read before the reset: h2 throws unread data away with it.
+                    reading.wait_for(|done| *done).await.unwrap();
+                    let reset = RawFrame::new(RST_STREAM, 0, frame.stream, &2u32.to_be_bytes());
+                    peer.write(&[reset]).await.unwrap();
+                }
             }
         }
     })
@@ -175,6 +203,7 @@ async fn a_body_that_is_whole_is_cut_before_its_trailers() {
     warm(&pool).await;
     let mut body = send(&pool, get(), &options()).await.expect("a header").into_body();
     assert_eq!(&body.frame().await.unwrap().unwrap().into_data().unwrap()[..], b"four");
+    read.send_replace(true);
     let Some(Err(BodyError::Cut(cut))) = timeout(SOON, body.frame()).await.expect("an end") else {
         panic!("it was reset");
     };
@@ -242,6 +271,58 @@ async fn replays_of_what_may_have_been_processed_end_with_the_budget() {
 }
 
 #[tokio::test]
+async fn bodies_are_held_for_a_replay_up_to_the_total_of_all_requests_and_no_further() {
+    const BODY: usize = 10 * 1024;
+    // Two bodies, and what a piece costs beside its bytes.
+    let total = 2 * (BODY + 512);
+    let a = client("CUSTOMER-0001-SBX");
+    let sim = provider(Behaviour { stall: Stall::BeforeResponse, ..Behaviour::default() }, &[&a]).await;
+    let config = PoolConfig { replay_buffer_total_bytes: total, ..config(1, 1) };
+    let pool = start(&sim, generation(1, &a), config, Timeouts::default());
+    warm(&pool).await;
+    let mut calls = Vec::new();
+    for n in 1..=3 {
+        let (p, taken) = (pool.clone(), Arc::new(AtomicU32::new(0)));
+        let ask = get().map(|_| OnePiece(Some(Bytes::from(vec![7; BODY])), taken.clone()));
+        calls.push(tokio::spawn(async move {
+            p.send(ask, &options(), &mut Journey::default()).await.map(|r| r.status())
+        }));
+        let sent = || taken.load(Ordering::Relaxed) == 1 && sim.ledger().requests_arrived == n;
+        eventually("its body is taken, and it is with the provider", sent).await;
+    }
+    let held = pool.status().replay_bytes;
+    assert!((2 * BODY..=total).contains(&(held as usize)), "{held} of {total}");
+    sim.set_behaviour(Behaviour::default()).unwrap();
+    sim.end(provider_sim::Target::All, GoAwayForm::Zero);
+    let mut outcomes = Vec::new();
+    for call in calls {
+        outcomes.push(timeout(SOON, call).await.expect("an outcome").unwrap());
+    }
+    let safe = outcomes.pop().unwrap().expect_err("its body is no longer there");
+    assert_eq!(safe.retry_safe, RetrySafe::Yes, "the provider disowned it: {safe}");
+    assert!(outcomes.iter().all(|o| matches!(o, Ok(StatusCode::OK))), "{outcomes:?}");
+    let status = pool.status();
+    assert_eq!((status.replay_bytes, status.totals.replays, status.totals.unprocessed_lost), (0, 2, 0));
+}
+
+#[tokio::test]
+async fn only_requests_that_may_be_replayed_earn_replays() {
+    let a = client("CUSTOMER-0001-SBX");
+    let sim = provider(resetting(ResetPoint::BeforeHeaders, ResetReason::InternalError), &[&a]).await;
+    let config = PoolConfig { retry_budget_percent: 100, retry_budget_min_per_second: 0, ..config(1, 1) };
+    let pool = start(&sim, generation(1, &a), config, Timeouts::default());
+    warm(&pool).await;
+    for _ in 0..6 {
+        send(&pool, get(), &options()).await.expect_err("it is reset");
+    }
+    let again = SendOptions { retry: RetryPolicy::Idempotent, ..options() };
+    send(&pool, get(), &again).await.expect_err("it is reset each time");
+    // One such request, a hundred percent of it: one replay, although three attempts are allowed.
+    let totals = pool.status().totals;
+    assert_eq!((sim.ledger().requests, totals.replays, totals.retries_denied), (6 + 2, 1, 1));
+}
+
+#[tokio::test]
 async fn three_refusals_are_a_loss_and_told_as_safe() {
     let a = client("CUSTOMER-0001-SBX");
     let sim = provider(Behaviour { refuse_every: Some(1), ..Behaviour::default() }, &[&a]).await;
@@ -293,7 +374,7 @@ async fn answers_before_the_body(windows: u32) -> u16 {
 async fn who_stalls_an_upload_behind_an_early_response_is_named() {
     let a = client("CUSTOMER-0001-SBX");
     let quick = SendOptions {
-        timeouts: Timeouts { idle: Duration::from_millis(150), ..Timeouts::default() },
+        timeouts: Timeouts { idle: Duration::from_millis(400), ..Timeouts::default() },
         max_body_bytes: 200_000,
         ..options()
     };
@@ -307,9 +388,11 @@ async fn who_stalls_an_upload_behind_an_early_response_is_named() {
         let port = answers_before_the_body(window).await;
         let pool = start_at(port, generation(1, &a), config(1, 1), Timeouts::default());
         warm(&pool).await;
-        let slow = Later { wait: Some(Box::pin(tokio::time::sleep(Duration::from_millis(60)))), body };
+        let (answered, wait) = tokio::sync::oneshot::channel();
+        let slow = Later { wait: Some(wait), body };
         let ask = Request::post(format!("https://{HOST}/pay")).body(slow).unwrap();
         let response = pool.send(ask, &quick, &mut Journey::default()).await.expect("an early response");
+        answered.send(()).unwrap();
         let end = timeout(SOON, response.into_body().collect()).await.expect("an end").expect_err(blamed);
         let named = match end {
             BodyError::CallerStalled(_) => "the caller",
@@ -323,7 +406,7 @@ async fn who_stalls_an_upload_behind_an_early_response_is_named() {
 
 /// A body that comes after its response.
 struct Later {
-    wait: Option<Pin<Box<tokio::time::Sleep>>>,
+    wait: Option<tokio::sync::oneshot::Receiver<()>>,
     body: Chunks,
 }
 
@@ -336,7 +419,7 @@ impl Body for Later {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if let Some(wait) = &mut self.wait {
-            std::task::ready!(wait.as_mut().poll(cx));
+            let _ = std::task::ready!(Pin::new(wait).poll(cx));
             self.wait = None;
         }
         Pin::new(&mut self.body).poll_frame(cx)

@@ -239,10 +239,20 @@ pub(crate) async fn exchange(
     Ok((status, body, journey.connection.unwrap().0, journey.generation))
 }
 
-pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+/// Waits for what must come, however slow the machine.
+pub(crate) async fn in_the_end<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(SOON * 4, future).await.unwrap_or_else(|_| panic!("not in {:?}: {what}", SOON * 4))
+}
+
+pub(crate) async fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    eventually_within(SOON, what, holds).await;
+}
+
+/// As [`eventually`], for what takes its time on a slow machine.
+pub(crate) async fn eventually_within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < SOON, "not in {SOON:?}: {what}");
+        assert!(began.elapsed() < limit, "not in {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -341,6 +351,14 @@ pub(crate) async fn read_request(
     tls: &mut tokio_rustls::server::TlsStream<TcpStream>,
     patience: Duration,
 ) -> Option<Vec<u8>> {
+    read_whole(tls, patience).await.map(|(_, body)| body)
+}
+
+/// The same with its header, in lower case.
+pub(crate) async fn read_whole(
+    tls: &mut tokio_rustls::server::TlsStream<TcpStream>,
+    patience: Duration,
+) -> Option<(String, Vec<u8>)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(timeout(patience, tls.read_u8()).await.ok()?.ok()?);
@@ -354,7 +372,7 @@ pub(crate) async fn read_request(
             body.push(tls.read_u8().await.ok()?);
         }
     }
-    Some(body)
+    Some((text, body))
 }
 
 pub(crate) async fn answer(tls: &mut tokio_rustls::server::TlsStream<TcpStream>, body: &[u8]) {

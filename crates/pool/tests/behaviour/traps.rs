@@ -2,10 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
 };
 
-use pool::{CauseOfDeath, LearnedLimitsMode};
+use pool::{CauseOfDeath, ConnectionStatus, LearnedLimitsMode};
 use provider_sim::FrameShape;
 use tokio::sync::{mpsc, watch};
 
@@ -81,25 +81,24 @@ async fn streams_that_settings_overtake_are_written_before_h2_reads_the_settings
     holding.abort();
 }
 
-/// How long a provider keeps its limit at 1, and what a request takes at least that h2 parked meanwhile.
-const LOW: Duration = Duration::from_millis(500);
-const PARKED: Duration = Duration::from_millis(400);
-
-/// The same under load, from several workers: each connection lowers its limit to 1, several times, while one stream
-/// that is never answered takes that place. Who is parked in h2 then waits until the limit is raised again.
+/// The same under load, from several workers: again and again all connections lower their limit to 1 while one stream
+/// that is never answered takes that place. It is raised only once every other stream has ended and given its lease
+/// back, which one that h2 parked never would.
 #[test]
 fn no_stream_is_parked_in_h2_whatever_the_limit_does() {
     const WORKERS: usize = 3;
+    const ROUNDS: u64 = 12;
     let workers = Threads::start(WORKERS);
     let control = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let a = client("CUSTOMER-0001-SBX");
-    let (lowered, held) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let counts = (lowered.clone(), held.clone());
-    let (requests, parked, waited) = control.block_on(async {
+    let held = Arc::new(AtomicU32::new(0));
+    let (limit, limits) = watch::channel(HIGH);
+    let counted = held.clone();
+    control.block_on(async {
         let port = raw("h2", move |tls| {
-            let (lowered, held) = counts.clone();
+            let (limits, held) = (limits.clone(), counted.clone());
             async move {
-                let _ = restless(tls, &lowered, &held).await;
+                let _ = restless(tls, limits, &held).await;
             }
         })
         .await;
@@ -111,41 +110,56 @@ fn no_stream_is_parked_in_h2_whatever_the_limit_does() {
         warm(&pool).await;
         for (number, worker) in (1..).zip(&workers.handles) {
             let holder = pool.clone();
-            worker.spawn(async move { send(&holder, get(), &options()).await.map(|_| ()) });
+            worker.spawn(async move { send(&holder, get(), &forever()).await.map(|_| ()) });
             eventually("it is held", || held.load(Ordering::Relaxed) == number).await;
         }
+        let over = Arc::new(AtomicBool::new(false));
         let load: Vec<_> = (0..WORKERS * 12)
             .map(|i| {
-                let (pool, lowered) = (pool.clone(), lowered.clone());
+                let (pool, over) = (pool.clone(), over.clone());
                 workers.handles[i % WORKERS].spawn(async move {
-                    let mut ways = Vec::new();
-                    while lowered.load(Ordering::Relaxed) < 12 {
-                        let mut journey = Journey::default();
-                        pool.send(get(), &options(), &mut journey).await.expect("a response");
-                        ways.push(journey);
+                    while !over.load(Ordering::Relaxed) {
+                        send(&pool, get(), &forever()).await.expect("a response");
                     }
-                    ways
                 })
             })
             .collect();
-        let mut ways = Vec::new();
-        for task in load {
-            ways.extend(task.await.unwrap());
+        let all = |holds: fn(&ConnectionStatus) -> bool| {
+            let connections = pool.status().connections;
+            connections.len() == WORKERS && connections.iter().all(holds)
+        };
+        for round in 1..=ROUNDS {
+            let requests = pool.status().totals.requests + 150;
+            eventually_within(PATIENCE, "load", || pool.status().totals.requests >= requests).await;
+            limit.send_replace(LOW);
+            let what = format!("round {round}: the limit holds, and nobody is left in h2");
+            eventually_within(PATIENCE, &what, || all(|c| (c.capacity, c.in_flight) == (LOW, 1))).await;
+            limit.send_replace(HIGH);
+            eventually_within(PATIENCE, "the limit is raised", || all(|c| c.capacity == HIGH)).await;
         }
-        let parked = ways.iter().filter(|way| way.ttfb >= PARKED).count();
-        (ways.len(), parked, ways.iter().filter(|way| way.queue >= PARKED).count())
+        over.store(true, Ordering::Relaxed);
+        for task in load {
+            task.await.unwrap();
+        }
     });
     workers.stop();
-    assert_eq!(
-        parked, 0,
-        "of {requests} requests were parked in h2; {waited} waited in the queue, which is right"
-    );
 }
 
-/// Never answers its first stream. Lowers its limit to 1 with every fiftieth, for a while.
-async fn restless(tls: Tls, lowered: &AtomicU32, held: &AtomicU32) -> io::Result<()> {
-    let mut peer = Peer::greet(tls, &[(MAX_CONCURRENT_STREAMS, 64)]).await?;
-    let (mut streams, mut raise_at) = (0u32, None);
+const LOW: u32 = 1;
+const HIGH: u32 = 64;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits in the queue as long as it takes.
+fn forever() -> SendOptions {
+    let timeouts = Timeouts { queue: PATIENT, response_header: PATIENT, ..Timeouts::default() };
+    SendOptions { timeouts, ..options() }
+}
+
+/// Never answers its first stream, and lowers and raises its limit as it is told.
+async fn restless(tls: Tls, mut limits: watch::Receiver<u32>, held: &AtomicU32) -> io::Result<()> {
+    let limit = *limits.borrow_and_update();
+    let mut peer = Peer::greet(tls, &[(MAX_CONCURRENT_STREAMS, limit)]).await?;
+    let mut streams = 0u32;
     loop {
         tokio::select! {
             frame = peer.next() => {
@@ -156,19 +170,13 @@ async fn restless(tls: Tls, lowered: &AtomicU32, held: &AtomicU32) -> io::Result
                 streams += 1;
                 if streams == 1 {
                     held.fetch_add(1, Ordering::Relaxed);
-                    continue;
+                } else {
+                    peer.write(&[RawFrame::ok(frame.stream)]).await?;
                 }
-                let mut frames = vec![RawFrame::ok(frame.stream)];
-                if streams.is_multiple_of(50) && raise_at.is_none() {
-                    lowered.fetch_add(1, Ordering::Relaxed);
-                    raise_at = Some(Instant::now() + LOW);
-                    frames.push(RawFrame::settings(&[(MAX_CONCURRENT_STREAMS, 1)]));
-                }
-                peer.write(&frames).await?;
             }
-            () = tokio::time::sleep_until(raise_at.unwrap_or_else(Instant::now)), if raise_at.is_some() => {
-                raise_at = None;
-                peer.write(&[RawFrame::settings(&[(MAX_CONCURRENT_STREAMS, 64)])]).await?;
+            Ok(()) = limits.changed() => {
+                let limit = *limits.borrow_and_update();
+                peer.write(&[RawFrame::settings(&[(MAX_CONCURRENT_STREAMS, limit)])]).await?;
             }
         }
     }
@@ -237,27 +245,40 @@ async fn a_response_with_more_empty_data_frames_than_h2_bears_costs_its_own_conn
     exchange(&pool, get()).await.expect("the next connection carries on");
 }
 
+/// Four callers that do not read, each with its window full of 50-byte frames: 20,968 frames, each charged 206. That is
+/// more than the 4 MiB that were allowed once, and than h2's own choice for this window, half a MiB.
 #[tokio::test]
-async fn three_hundred_unread_replies_of_fifty_bytes_do_not_end_their_connection() {
+async fn callers_that_do_not_read_small_frames_do_not_end_the_connection_for_the_others() {
+    const CALLERS: usize = 4;
+    const WINDOW: usize = 256 * 1024;
     let a = client("CUSTOMER-0001-SBX");
-    let behaviour = Behaviour {
-        max_concurrent_streams: Some(400),
-        frames: FrameShape::Sized { bytes: 50 },
-        ..Behaviour::default()
-    };
+    let behaviour = Behaviour { frames: FrameShape::Sized { bytes: 50 }, ..Behaviour::default() };
     let sim = provider(behaviour, &[&a]).await;
-    let wide = PoolConfig { max_streams: 400, ..config(1, 1) };
-    let pool = start(&sim, generation(1, &a), wide, Timeouts::default());
+    let narrow = PoolConfig {
+        connection_window_bytes: (CALLERS * WINDOW) as u32,
+        stream_window_bytes: WINDOW as u32,
+        ..config(1, 1)
+    };
+    let pool = start(&sim, generation(1, &a), narrow, Timeouts::default());
     warm(&pool).await;
-    let asks = (0..300).map(|_| {
-        let pool = &pool;
-        let ask = request("GET", &[("sim-body-bytes", "150")], Chunks::default());
-        async move { send(pool, ask, &options()).await.expect("a header").into_body() }
+    let size = WINDOW / 50 * 50;
+    let asks = (0..CALLERS).map(|_| {
+        let (pool, bytes) = (&pool, size.to_string());
+        async move {
+            let ask = request("GET", &[("sim-body-bytes", &bytes)], Chunks::default());
+            send(pool, ask, &options()).await.expect("a header").into_body()
+        }
     });
     let unread = futures_util::future::join_all(asks).await;
-    eventually("all of it was sent", || sim.ledger().body_bytes_sent == 300 * 150).await;
+    let patience = SOON * 6;
+    eventually_within(patience, "all of it was sent", || {
+        sim.ledger().body_bytes_sent == (CALLERS * size) as u64
+    })
+    .await;
+    exchange(&pool, get()).await.expect("somebody else is served meanwhile");
     for body in unread {
-        assert_eq!(collect(body).await.len(), 150);
+        let body = timeout(patience, body.collect()).await.expect("a body in time").expect("a whole body");
+        assert_eq!(body.to_bytes().len(), size);
     }
     assert_eq!(sim.ledger().connections_accepted, 1);
 }
@@ -316,12 +337,14 @@ async fn two_thousand_cancels_in_a_second_end_no_connection() {
         });
         futures_util::future::join_all(batch).await;
     }
-    let took = began.elapsed();
     let answer = exchange(&pool, get()).await.expect("the connection lives");
     assert_eq!(&answer.1[..], b"late");
     assert_eq!(accepted.load(Ordering::Relaxed), 1, "no connection ended");
     let resets = resets.load(Ordering::Relaxed);
-    assert!((1..=100).contains(&resets), "{resets} resets in {took:?}");
+    let took = began.elapsed();
+    // Of 180 in 30 seconds half may be had at once, and the other half as they pass.
+    let allowed = 90 + (3.0 * took.as_secs_f64()).ceil() as u32;
+    assert!((1..=allowed).contains(&resets), "{resets} resets in {took:?}, {allowed} allowed");
     eventually("all leases are back", || pool.status().in_flight == 0).await;
 }
 
@@ -378,9 +401,9 @@ async fn one_ping_at_a_time_and_a_late_answer_wedges_nothing() {
     .await;
     let a = client("CUSTOMER-0001-SBX");
     let busy = PoolConfig { ping_interval: Duration::from_millis(20), ..config(1, 1) };
+    let began = Instant::now();
     let pool = start_at(port, generation(1, &a), busy, Timeouts::default());
     warm(&pool).await;
-    let began = Instant::now();
     eventually("eight PINGs", || pings.load(Ordering::Relaxed) >= 8).await;
     assert!(began.elapsed() >= Duration::from_millis(7 * 60), "two PINGs were under way at once");
     exchange(&pool, get()).await.expect("it serves");

@@ -31,6 +31,17 @@ pub enum TlsVersions {
     Tls13Only,
 }
 
+/// Key exchange groups that the server takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyExchange {
+    /// Every one that the library has, the hybrid X25519MLKEM768 too.
+    #[default]
+    Any,
+    /// Those without a post-quantum half.
+    Classical,
+}
+
 /// What is asked of the client's certificate. None of these grants anything by address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

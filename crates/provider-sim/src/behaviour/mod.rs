@@ -6,7 +6,8 @@ mod ends;
 mod millis;
 
 pub use choices::{
-    ClientAuth, FrameShape, HttpVersions, Pings, RefusalAlert, Respond, Resumption, Stall, TlsVersions,
+    ClientAuth, FrameShape, HttpVersions, KeyExchange, Pings, RefusalAlert, Respond, Resumption, Stall,
+    TlsVersions,
 };
 pub use ends::{GoAwayForm, GoAwayPoint, Http1Close, ResetPoint, ResetReason};
 
@@ -33,6 +34,8 @@ pub struct Behaviour {
     pub http: HttpVersions,
     /// TLS versions offered. Default: 1.2 and 1.3.
     pub tls: TlsVersions,
+    /// Key exchange groups taken. Default: all that the library has.
+    pub key_exchange: KeyExchange,
     /// What is asked of the client's certificate. Default: exactly an endorsed leaf.
     pub client_auth: ClientAuth,
     /// The alert that ends a handshake when `client_auth` says to refuse. Default: `access_denied`.
@@ -167,6 +170,7 @@ impl Default for Behaviour {
         Self {
             http: HttpVersions::default(),
             tls: TlsVersions::default(),
+            key_exchange: KeyExchange::default(),
             client_auth: ClientAuth::default(),
             refusal_alert: RefusalAlert::default(),
             tickets: 2,

@@ -90,9 +90,8 @@ pub(crate) async fn run(tcp: TcpStream, connection: Connection, mut orders: mpsc
             // The sender lives in the registry until `connection` is dropped.
             Some(ending) = orders.recv() => match connection.switch.throw(ending.form) {
                 Thrown::HangUp => break,
-                Thrown::Lamed => {}
                 // Nobody to take it: the connection is ending already, or still in its handshake.
-                Thrown::NotOurs => drop(protocol.try_send(ending)),
+                Thrown::Lamed | Thrown::NotOurs => drop(protocol.try_send(ending)),
             },
             () = &mut serving => break,
         }

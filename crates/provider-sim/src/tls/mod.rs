@@ -11,9 +11,9 @@ pub(crate) use verifier::{PinnedLeafVerifier, leaf_fault};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::{NamedGroup, ServerConfig, SupportedProtocolVersion};
 
-use crate::behaviour::{Behaviour, HttpVersions, Resumption, TlsVersions};
+use crate::behaviour::{Behaviour, HttpVersions, KeyExchange, Resumption, TlsVersions};
 use crate::{Pki, SimError};
 
 pub(crate) const ALPN_H2: &[u8] = b"h2";
@@ -26,7 +26,7 @@ pub(crate) fn server_config(
     endorsed: &Arc<Vec<Endorsed>>,
     sessions: &Arc<Sessions>,
 ) -> Result<Arc<ServerConfig>, SimError> {
-    let provider = provider();
+    let provider = exchanging(behaviour.key_exchange);
     let (chain, key) = pki.server_material();
     let verifier = PinnedLeafVerifier::new(provider.clone(), behaviour, endorsed.clone());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -58,6 +58,19 @@ pub(crate) fn versions(choice: TlsVersions) -> &'static [&'static SupportedProto
         TlsVersions::Both => rustls::ALL_VERSIONS,
         TlsVersions::Tls12Only => TLS12,
         TlsVersions::Tls13Only => TLS13,
+    }
+}
+
+/// The provider with these groups alone.
+fn exchanging(choice: KeyExchange) -> Arc<CryptoProvider> {
+    match choice {
+        KeyExchange::Any => provider(),
+        KeyExchange::Classical => {
+            let mut provider = CryptoProvider::clone(&provider());
+            let classical = [NamedGroup::X25519, NamedGroup::secp256r1, NamedGroup::secp384r1];
+            provider.kx_groups.retain(|group| classical.contains(&group.name()));
+            Arc::new(provider)
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use provider_sim::{
-    Behaviour, ClientAuth, ClientSpec, HttpVersions, KeyAlgorithm, RefusalAlert, Resumption, TlsVersions,
-    Validity,
+    Behaviour, ClientAuth, ClientSpec, HttpVersions, KeyAlgorithm, KeyExchange, RefusalAlert, Resumption,
+    TlsVersions, Validity,
 };
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, HandshakeKind, ProtocolVersion};
@@ -229,6 +229,22 @@ async fn versions_and_alpn_are_as_told() {
         assert_eq!(tls.get_ref().1.protocol_version(), Some(version));
         assert_eq!(tls.get_ref().1.alpn_protocol(), alpn);
     }
+}
+
+#[tokio::test]
+async fn key_exchange_is_as_told_and_changes_live() {
+    let world = World::new(Behaviour::default()).await;
+    let hybrid = async || {
+        // Without tickets of before: what is resumed exchanges keys too, but may be told apart in no other way.
+        world.simulator.forget_sessions().unwrap();
+        let tls = world.tls(world.config()).await.unwrap();
+        let group = tls.get_ref().1.negotiated_key_exchange_group().unwrap().name();
+        group == rustls::NamedGroup::X25519MLKEM768
+    };
+    let any = hybrid().await;
+    let classical = Behaviour { key_exchange: KeyExchange::Classical, ..Behaviour::default() };
+    world.simulator.set_behaviour(classical).unwrap();
+    assert_eq!((any, hybrid().await), (true, false));
 }
 
 #[tokio::test]

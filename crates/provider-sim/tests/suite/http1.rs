@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use provider_sim::{Behaviour, GoAwayForm, Http1Close, HttpVersions, Target};
+use provider_sim::{Behaviour, GoAwayForm, Http1Close, HttpVersions, Stall, Target};
 
 use crate::support::{World, eventually};
 
@@ -163,6 +163,19 @@ async fn orders_from_outside_end_idle_connections() {
         assert_eq!(world.simulator.end(Target::All, form), 1);
         closed(&mut client).await;
     }
+}
+
+#[tokio::test]
+async fn a_half_close_is_seen_while_a_request_body_waits_to_be_read() {
+    let world = World::new(Behaviour { stall: Stall::BeforeResponse, ..http11() }).await;
+    let mut client = connect(&world).await;
+    // More than the server reads ahead.
+    let large = Request::post("/p").header("host", "localhost").header("x-correlation-id", "large");
+    let large = large.body(Full::new(Bytes::from(vec![b'l'; 256 * 1024]))).unwrap();
+    let answer = tokio::spawn(async move { client.send_request(large).await });
+    eventually(|| world.simulator.seen("large") == 1).await;
+    assert_eq!(world.simulator.end(Target::All, GoAwayForm::HalfClose), 1);
+    assert!(answer.await.unwrap().is_err());
 }
 
 #[tokio::test]

@@ -127,6 +127,7 @@ fn a_full_handshake_yields_its_facts() {
             peer_not_after: lab.leaf.info().not_after(),
             anchor: lab.issuing.info().fingerprint(),
             anchor_label: "chain.pem".into(),
+            pin: None,
         }
     );
     let json = serde_json::to_value(&facts).unwrap();

@@ -1,20 +1,19 @@
-//! One cell: a provider with a fault, one request of one kind, everything that can be said about its end.
+//! One cell: a provider with a fault and one request of one kind. It does not own what must hold at the end.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Request;
-use tsh_tests::{
-    Body, Feed, H2c, Http1, Lab, Plan, Provider, Reply, caller, empty, eventually, full, within,
-};
+use tsh_tests::{Body, Feed, H2c, Http1, Lab, Reply, caller, empty, eventually, full, within};
 
-use super::faults::{Fault, Sees, Start, When};
+use super::{
+    faults::{Fault, When},
+    judge::judge,
+    stage::Stage,
+};
 
 /// The kinds of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,19 +69,22 @@ impl Column {
         if self == Self::Get { "GET" } else { "POST" }
     }
 
-    async fn open(self, lab: &Lab, request: Request<Body>) -> Reply {
+    async fn open(self, stage: &Stage, request: Request<Body>) -> Reply {
         let opened = match self {
             Self::Get | Self::SmallPost => {
-                let mut caller = Http1::connect(lab.egress()).await;
+                let mut caller = Http1::connect(stage.lab.egress()).await;
                 within("a response over HTTP/1.1", caller.open(request)).await
             }
             Self::LargePost | Self::Grpc => {
-                let mut caller = H2c::connect(lab.egress()).await;
+                let mut caller = H2c::connect(stage.lab.egress()).await;
                 within("a response over h2c", caller.open(request)).await
             }
         };
         match opened {
-            Ok(response) => within("the reply's body", Reply::read(response)).await,
+            Ok(response) => {
+                stage.note_begun();
+                within("the reply's body", Reply::read(response)).await
+            }
             // A response that breaks right after it began may take its header with it.
             Err(e) => Reply {
                 status: 0,
@@ -108,49 +110,34 @@ fn grpc_message(content: &[u8]) -> Bytes {
 /// # Errors
 /// What does not hold.
 pub(super) async fn run(fault: &Fault, column: Column) -> Result<(), String> {
-    let provider = Arc::new(Provider::with((fault.behaviour)()).await);
-    let plan = Plan::at(&provider).with(|e| {
-        e.timeouts = "response_header_ms = 1500\nidle_ms = 1000\nprove_ms = 1000\ntls_ms = 1000".into();
-        e.pool = "min_connections = 2\nmax_connections = 4".into();
-    });
-    let plan = plan.edit(|config| {
-        // Shorter than a file may ask for, so that a cell takes no longer than it must.
-        for environment in &mut config.environments {
-            environment.pool.ping_timeout = Duration::from_millis(700);
-            environment.pool.ping_interval = Duration::from_millis(400);
-        }
-    });
-    let lab =
-        if fault.when == When::Always(Start::NeverReady) { plan.start().await } else { plan.ready().await };
-    let id = lab.id();
+    let stage = Stage::set(fault).await;
+    let id = stage.lab.id();
     let (request, feed) = column.request(&id, fault);
     for _ in 0..fault.warm_up {
-        let reply = lab.get("/before").await;
+        let reply = stage.lab.get("/before").await;
         if reply.status != 200 {
             return Err(format!("the request before got {reply:?}"));
         }
     }
     if fault.when == When::Before {
-        (fault.act)(&provider).await;
+        (fault.act)(&stage).await;
     }
-    let begun = provider.sim.ledger().requests;
     let fed = Arc::new(AtomicUsize::new(0));
     let feeding = feed.map(|feed| tokio::spawn(feed_large(feed, fed.clone())));
-    let reply = tokio::join!(column.open(&lab, request), async {
+    let (reply, ()) = tokio::join!(column.open(&stage, request), async {
         if fault.when == When::During {
-            let reached = eventually("the provider has the request", async || {
-                let reached = provider.sim.ledger().requests > begun;
-                (reached && (column != Column::LargePost || let_go(&lab, &fed).await)).then_some(())
-            });
-            reached.await;
-            (fault.act)(&provider).await;
+            eventually("the provider has the request", async || {
+                let reached = stage.provider.sim.seen(&id) > 0;
+                (reached && (column != Column::LargePost || let_go(&stage.lab, &fed).await)).then_some(())
+            })
+            .await;
+            (fault.act)(&stage).await;
         }
-    })
-    .0;
+    });
     if let Some(feeding) = feeding {
         let _ = within("the feed ends", feeding).await;
     }
-    judge(fault, column, &lab, &provider, &id, &reply).await
+    judge(fault, column, &stage, &id, &reply).await
 }
 
 /// Feeds the large body as fast as it is taken.
@@ -163,68 +150,4 @@ async fn feed_large(feed: Feed, fed: Arc<AtomicUsize>) {
 /// So much of the large body was sent on that it is held no more.
 async fn let_go(lab: &Lab, fed: &AtomicUsize) -> bool {
     fed.load(Ordering::Relaxed) >= LET_GO && lab.pool("sandbox").await["replay_bytes"] == 0
-}
-
-async fn judge(
-    fault: &Fault,
-    column: Column,
-    lab: &Lab,
-    provider: &Provider,
-    id: &str,
-    reply: &Reply,
-) -> Result<(), String> {
-    let line = lab.log_line(id).await;
-    let outcome = line["outcome"].as_str().unwrap_or_default().to_owned();
-    let seen = provider.sim.seen(id);
-    let expected = fault.expected(column);
-    let context = || {
-        let Reply { status, headers, body, cut, .. } = reply;
-        let length = body.len();
-        format!(
-            "expected {expected}; seen {seen}; {status} {headers:?}, {length} bytes, cut {cut:?}; line {line}"
-        )
-    };
-    let answered = reply.status == 200 && reply.header("gw-error").is_empty() && reply.cut.is_none();
-    let failed = |codes: &[&str], safe: &str| {
-        let code = reply.header("gw-error");
-        codes.contains(&code) && outcome == code && reply.header("gw-retry-safe") == safe
-    };
-    let holds = match expected {
-        Sees::Answer => answered && outcome == "ok" && seen == 1,
-        Sees::Replayed => answered && seen == 1 && line["attempts"].as_u64() > Some(1),
-        Sees::Fails(codes, safe) => failed(codes, safe) && (safe != "yes" || seen == 0),
-        Sees::Cut(codes) => {
-            matches!(reply.status, 0 | 200)
-                && reply.cut.is_some()
-                && codes.contains(&outcome.as_str())
-                && seen <= 1
-        }
-        Sees::AnswerOrFails(codes, safe) => {
-            (answered && seen == 1) || (failed(codes, safe) && (safe != "yes" || seen == 0))
-        }
-    };
-    if !holds {
-        return Err(context());
-    }
-    if !provider.sim.duplicated().is_empty() {
-        return Err(format!("processed twice: {:?}", provider.sim.duplicated()));
-    }
-    at_rest(lab).await;
-    if fault.heals {
-        eventually("the next request is answered", async || {
-            (lab.get("/after").await.status == 200).then_some(())
-        })
-        .await;
-    }
-    Ok(())
-}
-
-/// Every count is back to zero.
-async fn at_rest(lab: &Lab) {
-    eventually("every count is back to zero", async || {
-        let pool = lab.pool("sandbox").await;
-        let zero = |name: &str| pool[name].as_u64() == Some(0);
-        (zero("in_flight") && zero("queue_depth") && zero("replay_bytes")).then_some(())
-    })
-    .await;
 }

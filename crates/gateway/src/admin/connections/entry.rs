@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pool::{
-    Announced, ConnectionId, ConnectionStatus, DialPhases, GenerationRole, GoAwaySeen, Obituary,
-    PassportStatus, Prefix, Proof, Protocol, State,
+    Announced, ConnectionId, ConnectionStatus, DialPhases, GenerationRole, GoAwaySeen, Name, Obituary,
+    PassportStatus, PinStart, Prefix, Proof, Protocol, State,
 };
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -68,6 +68,9 @@ struct Handshake {
     leaf: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     anchor: Option<String>,
+    /// The pin that it satisfied; not there where none was configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pin: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tickets_received: Option<u32>,
 }
@@ -90,6 +93,8 @@ struct Ping {
     min_micros: u64,
     max_micros: u64,
     last_micros: u64,
+    /// The last eight, the eldest first.
+    recent_micros: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u32>,
 }
@@ -154,7 +159,7 @@ impl Entry {
             environment: obituary.environment.to_string(),
             state: State::Closed,
             cause: Some(obituary.cause.as_str()),
-            code: obituary.code,
+            code: obituary.code.map(Name::as_str),
             detail: obituary.detail.as_str().to_owned(),
             protocol: obituary.protocol,
             generation: obituary.generation,
@@ -193,6 +198,7 @@ impl Handshake {
             key_exchange: facts.key_exchange,
             leaf: facts.peer_chain.first().map(|leaf| Prefix::of(leaf).to_string()),
             anchor: Some(Prefix::of(&facts.anchor).to_string()),
+            pin: facts.pin.as_ref().map(|pin| PinStart::of(pin).to_string()),
             tickets_received: connection.passport.tickets_received,
         }
     }
@@ -201,10 +207,11 @@ impl Handshake {
         Some(Self {
             kind: obituary.handshake.map(HandshakeKind::as_label)?,
             version: obituary.tls?,
-            cipher_suite: obituary.cipher_suite?,
-            key_exchange: obituary.key_exchange,
+            cipher_suite: obituary.cipher_suite?.as_str(),
+            key_exchange: obituary.key_exchange.map(Name::as_str),
             leaf: obituary.leaf.map(|leaf| leaf.to_string()),
             anchor: obituary.anchor.map(|anchor| anchor.to_string()),
+            pin: obituary.pin.map(|pin| pin.to_string()),
             tickets_received: Some(obituary.tickets_received.into()),
         })
     }
@@ -228,6 +235,7 @@ impl Ping {
             min_micros: micros(times.min),
             max_micros: micros(times.max),
             last_micros: micros(times.last),
+            recent_micros: times.recent.iter().map(micros).collect(),
             count: Some(times.count),
         })
     }
@@ -238,7 +246,8 @@ impl Ping {
             first_micros: micros(times.first.get()?),
             min_micros: micros(times.min.get()?),
             max_micros: micros(times.max.get()?),
-            last_micros: micros(times.last.get()?),
+            last_micros: micros(times.recent.iter().last()?),
+            recent_micros: times.recent.iter().map(micros).collect(),
             count: None,
         })
     }

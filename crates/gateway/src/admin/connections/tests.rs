@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pool::{
-    CauseOfDeath, ConnectionId, DialPhases, DialTimes, GoAwaySeen, Obituary, PingMicros, PingTimes, Protocol,
-    ShortText, State, UnixMicros,
+    CauseOfDeath, ConnectionId, DialPhases, DialTimes, GoAwaySeen, Name, Obituary, PingMicros, PingSeries,
+    PingTimes, Protocol, ShortText, State, UnixMicros,
 };
 use serde_json::Value;
 
@@ -15,12 +15,15 @@ use crate::{
 };
 
 fn obituary(id: u64, cause: CauseOfDeath, ago: Duration) -> Obituary {
+    let mut recent = PingSeries::default();
+    [1200, 1000].into_iter().for_each(|us| recent.push(Duration::from_micros(us)));
     let times = PingTimes {
         first: Duration::from_micros(900),
         min: Duration::from_micros(250),
         max: Duration::from_millis(3),
         last: Duration::from_millis(1),
         count: 9,
+        recent,
     };
     let phases = DialPhases { tls: Some(Duration::from_micros(4200)), ..DialPhases::default() };
     Obituary {
@@ -36,12 +39,13 @@ fn obituary(id: u64, cause: CauseOfDeath, ago: Duration) -> Obituary {
         ping: PingMicros::from(Some(times)),
         cipher_suite: None,
         key_exchange: None,
-        code: (cause == CauseOfDeath::NeverServed).then_some("connection_refused"),
+        code: (cause == CauseOfDeath::NeverServed).then(|| Name::of("connection_refused")),
         goaway: Some(GoAwaySeen { error_code: 0, last_stream_id: 399 }),
         peak_in_flight: 17,
         tickets_received: 2,
         leaf: None,
         anchor: None,
+        pin: None,
         protocol: Some(Protocol::H2),
         handshake: None,
         tls: None,

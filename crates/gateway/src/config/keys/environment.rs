@@ -231,7 +231,7 @@ pub(crate) const POOL: &[Key] = &[
         100,
         "",
         "20",
-        "Replays of what may have been processed (`retry = \"idempotent\"`), in percent of the requests of the last 10 seconds. What provably was not processed is never charged.",
+        "Replays of what may have been processed, in percent of the requests of the last 10 seconds on routes with `retry = \"idempotent\"`; other requests earn no replays. What provably was not processed is never charged.",
     ),
     whole(
         "retry_budget_min_per_second",
@@ -254,7 +254,14 @@ pub(crate) const HEALTH: &[Key] = &[
     text("method", "`GET`, `HEAD` or `OPTIONS`", "\"GET\"", "Method."),
     text("expect", "`2xx` or list of statuses", "\"2xx\"", "Answers that count as healthy."),
     whole("interval_ms", 1000, HOUR_MS, "ms", "10000", "From one health request to the next."),
-    whole("timeout_ms", 100, 60_000, "ms", "2000", "How long one may take."),
+    whole(
+        "timeout_ms",
+        100,
+        60_000,
+        "ms",
+        "2000",
+        "How long one may take, from the moment at which it has a stream. A new connection does not wait for it longer than `prove_ms`, nor fail by it.",
+    ),
     whole(
         "unhealthy_after",
         1,

@@ -105,7 +105,7 @@ pub(crate) const LIMITS: &[Key] = &[
         4 * GIB,
         "bytes",
         "67108864",
-        "Most bytes held for replays per environment. At least `replay_buffer_bytes`.",
+        "Most bytes held for replays per environment, divided evenly between the workers. At least `replay_buffer_bytes`.",
     ),
     whole("grpc_message_bytes", KIB, 64 * MIB, "bytes", "4194304", "Largest gRPC message, both ways."),
 ];

@@ -87,6 +87,8 @@ definitions! {
         "Replays of what may have been processed that the retry budget denied";
     UNPROCESSED_LOST = "tsh_unprocessed_lost_total", Kind::Counter, ["environment"],
         "Requests that failed although provably not processed and still held; stays 0";
+    STALE = "tsh_stale_connections_total", Kind::Counter, ["environment", "request"],
+        "HTTP/1.1 connections that turned out to be closed by the provider, by what became of the request: unsent or in_doubt";
     BREAKER = "tsh_breaker_state", Kind::Gauge, ["environment", "state"],
         "1 for the state that the breaker is in";
     GOAWAYS = "tsh_goaways_total", Kind::Counter, ["environment", "error"],

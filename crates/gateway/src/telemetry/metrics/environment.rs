@@ -2,7 +2,8 @@
 
 use metrics::{Counter, Gauge, Histogram};
 use pool::{
-    BreakerState, CauseOfDeath, ConnectionStatus, DriftField, GenerationRole, PoolStatus, State, Verdict,
+    BreakerState, CauseOfDeath, ConnectionStatus, DriftField, GenerationRole, PoolStatus, Stale, State,
+    Verdict,
 };
 
 use super::{Registrar, definitions as def};
@@ -45,6 +46,7 @@ pub(crate) struct EnvironmentMetrics {
     retries: Vec<Counter>,
     pub(super) retries_denied: Counter,
     pub(super) unprocessed_lost: Counter,
+    stale: [Counter; 2],
     goaways: [Counter; 3],
     drift: Vec<Counter>,
     gauges: Gauges,
@@ -90,6 +92,7 @@ impl EnvironmentMetrics {
             retries: Verdict::ALL.map(|verdict| counter(&def::RETRIES, "verdict", verdict.as_str())).into(),
             retries_denied: registrar.counter(&def::RETRIES_DENIED, &[env]),
             unprocessed_lost: registrar.counter(&def::UNPROCESSED_LOST, &[env]),
+            stale: Stale::ALL.map(|stale| counter(&def::STALE, "request", stale.as_str())),
             goaways: GOAWAY_ERRORS.map(|error| counter(&def::GOAWAYS, "error", error)),
             drift: DriftField::ALL.map(|field| counter(&def::PROVIDER_DRIFT, "field", field.as_str())).into(),
             gauges: Gauges::register(registrar, environment),
@@ -114,6 +117,13 @@ impl EnvironmentMetrics {
 
     pub(super) fn retries(&self, verdict: Verdict) -> Option<&Counter> {
         Verdict::ALL.iter().position(|&known| known == verdict).map(|at| &self.retries[at])
+    }
+
+    pub(super) fn stale(&self, stale: Stale) -> &Counter {
+        &self.stale[match stale {
+            Stale::Unsent => 0,
+            Stale::InDoubt => 1,
+        }]
     }
 
     pub(super) fn goaways(&self, error_code: u32) -> &Counter {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pool::{CauseOfDeath, ConnectionId, DialReport, DriftField, Verdict};
+use pool::{CauseOfDeath, ConnectionId, DialReport, DriftField, Stale, Verdict};
 
 use super::environment::EnvironmentMetrics;
 
@@ -55,6 +55,10 @@ impl pool::Observer for PoolObserver {
 
     fn unprocessed_lost(&self) {
         self.metrics.unprocessed_lost.increment(1);
+    }
+
+    fn stale(&self, stale: Stale) {
+        self.metrics.stale(stale).increment(1);
     }
 
     fn drifted(&self, field: DriftField) {

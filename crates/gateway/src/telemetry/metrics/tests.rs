@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use pool::{CauseOfDeath, ConnectionId, DialPhases, DialReport, DriftField, GenerationRole, State, Verdict};
+use pool::{
+    CauseOfDeath, ConnectionId, DialPhases, DialReport, DriftField, GenerationRole, Stale, State, Verdict,
+};
 
 use super::*;
 use crate::{
@@ -167,6 +169,20 @@ fn deaths_goaways_retries_and_drift_are_counted() {
         Some(0.0)
     );
     assert!(metrics.observer(2).is_none());
+}
+
+#[test]
+fn stale_connections_are_counted_by_what_became_of_the_request() {
+    let metrics = Metrics::new(catalog());
+    let observer = metrics.observer(0).unwrap();
+    observer.stale(Stale::InDoubt);
+    observer.stale(Stale::Unsent);
+    observer.stale(Stale::Unsent);
+    let text = metrics.render(&[]);
+    for (request, count) in [("unsent", 2.0), ("in_doubt", 1.0)] {
+        let series = format!(r#"tsh_stale_connections_total{{environment="sandbox",request="{request}"}}"#);
+        assert_eq!(value(&text, &series), Some(count), "{series}");
+    }
 }
 
 #[test]

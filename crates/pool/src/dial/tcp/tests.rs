@@ -8,14 +8,14 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::{
     dial::HostPort,
-    dns::{Answer, Resolve, ResolveError},
+    dns::{Answer, Early, Resolve, ResolveError},
 };
 
 /// Answers the same always.
 struct Fixed(Vec<IpAddr>);
 
 impl Resolve for Fixed {
-    async fn resolve(&self, _: &str) -> Result<Answer, ResolveError> {
+    async fn resolve(&self, _: &str, _: Early) -> Result<Answer, ResolveError> {
         Ok(Answer { addresses: self.0.clone(), ttl: Duration::from_secs(60), silent: None })
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns what these tests share; random orders of events are `interleavings`.
 
+mod affinity;
 mod interleavings;
 
 use std::{
@@ -18,11 +19,12 @@ use crate::{
     connection::Role,
     queue::Caller,
     status::CauseOfDeath,
+    supervisor::Passage,
     testing::{generation, serving},
 };
 
 fn hub(queue_capacity: u32) -> Arc<Hub> {
-    Hub::new(generation(), &PoolConfig { queue_capacity, queue_reserved: 2, ..PoolConfig::default() })
+    Hub::new(generation(), &PoolConfig { queue_capacity, queue_reserved: 2, ..PoolConfig::default() }, 1)
 }
 
 /// A hub with these connections serving.
@@ -122,6 +124,50 @@ fn a_doubted_connection_comes_after_one_that_is_spent_and_before_one_that_failed
     let leases: Vec<_> = std::iter::from_fn(|| hub.try_lease(replay)).collect();
     let order: Vec<_> = leases.iter().map(|lease| lease.link().id()).collect();
     assert_eq!(order, [spent.id(), doubted.id(), failed.id()]);
+}
+
+#[test]
+fn a_stream_starts_on_an_old_generation_only_while_the_new_one_has_none_free() {
+    let (old, doubted, new) = (serving(1, 9), serving(2, 1), serving(2, 1));
+    let hub = hub_with(&[&old, &doubted, &new]);
+    let unswitched = hub.try_lease(Preference::Balanced).unwrap();
+    assert_eq!(unswitched.link().id(), old.id(), "the eldest");
+    drop(unswitched);
+    [&old, &doubted, &new].iter().for_each(|link| link.note_active(2));
+    doubted.vitals().timed_out(doubted.vitals().heard(), 1);
+    new.allot(Role::Regular, Some((0, 0)));
+    let taken = [(); 2].map(|()| hub.try_lease(Preference::Balanced).unwrap());
+    let order = taken.each_ref().map(|lease| lease.link().id());
+    assert_eq!(
+        order,
+        [new.id(), old.id()],
+        "its last stream first; then what serves rather than what is doubted"
+    );
+}
+
+#[test]
+fn a_connection_that_was_dialled_before_the_switch_and_serves_after_it_is_old() {
+    let late = serving(0, 9);
+    let hub = hub(0);
+    hub.switch(generation());
+    hub.register(late.clone());
+    assert!(late.is_superseded(), "serial {}", hub.generation.load().serial());
+}
+
+#[test]
+fn a_trial_keeps_others_out_until_it_is_over() {
+    let hub = hub(0);
+    assert!(hub.admit().is_ok_and(|trial| trial.is_none()));
+    let why = Arc::new(crate::error::DialError::Unanswering { times: 3 });
+    let breaker = crate::status::BreakerStatus { why: Some(why), ..Default::default() };
+    hub.known.store(Arc::new(Known { breaker, ..Known::default() }));
+    hub.set_passage(Passage::None);
+    assert!(hub.admit().is_err());
+    hub.set_passage(Passage::Trial);
+    let trial = hub.admit().unwrap();
+    assert!(trial.is_some() && hub.admit().is_err());
+    drop(trial);
+    assert!(hub.admit().is_ok_and(|trial| trial.is_some()));
 }
 
 #[test]

@@ -116,7 +116,7 @@ impl Progress {
         Self { moved: Mutex::new(Moved { at: Instant::now(), ended }), fault: Mutex::new(None) }
     }
 
-    fn note(&self, ended: bool) {
+    pub(super) fn note(&self, ended: bool) {
         let mut moved = self.moved.lock();
         if !moved.ended {
             *moved = Moved { at: Instant::now(), ended };

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
@@ -81,7 +81,7 @@ pub(super) async fn serve(
         };
         match state.connection.switch.throw(form) {
             Thrown::HangUp => return,
-            Thrown::Lamed => closing = true,
+            Thrown::Lamed => return lie_lame(library.into_parts().io.into_inner()).await,
             Thrown::NotOurs if form == GoAwayForm::CloseNotify => {
                 // Whether the goodbye arrives is the client's affair.
                 let _ = library.into_parts().io.into_inner().shutdown().await;
@@ -93,6 +93,13 @@ pub(super) async fn serve(
             }
         }
     }
+}
+
+/// Keeps a socket that is no good any more until the client has done with it. The library would not look at it while a
+/// request body waits to be read.
+async fn lie_lame(mut io: Watched) {
+    let mut scratch = [0; 1024];
+    while matches!(io.read(&mut scratch).await, Ok(n) if n > 0) {}
 }
 
 /// Is there a connection left to end?

@@ -1,6 +1,10 @@
-//! What the unit tests of the pool share: random cases with a seed that is told, and connections without a transport.
+//! What the unit tests of the pool share: random cases with a seed that is told, connections without a transport, and
+//! ([`Lab`]) a pool over connections in memory whose other ends the test plays frame by frame ([`Peer`]).
 //!
 //! Owns no test.
+
+mod lab;
+mod peer;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -11,7 +15,7 @@ use proptest::{
     strategy::Strategy,
     test_runner::{Config, RngSeed, TestCaseResult, TestRunner},
 };
-use provider_sim::{ClientSpec, Pki, PkiOptions};
+use provider_sim::{ClientCredentials, ClientSpec, Pki, PkiOptions};
 use tls_core::{
     Alpn, Fingerprint, Generation, HandshakeFacts, HandshakeKind, Identity, PemSource, PinSet, SystemClock,
     TlsOptions, TlsVersion, Trust, WallClock,
@@ -22,6 +26,11 @@ use crate::{
     connection::{Birth, Link},
     status::{DialPhases, Protocol},
     supervisor::next_id,
+};
+
+pub(crate) use self::{
+    lab::{Feed, Lab},
+    peer::{Frame, GOAWAY_SOON, Peer},
 };
 
 /// Tries `cases` random inputs. A failure names the least input that fails and the seed; `PROPTEST_RNG_SEED` set to
@@ -36,12 +45,21 @@ pub(crate) fn for_all<S: Strategy>(cases: u32, inputs: S, test: impl Fn(S::Value
     }
 }
 
-/// One generation for all tests: making keys takes long, and nothing is dialled with it.
+/// Keys and certificates of a provider and its client, one for all tests: making keys takes long.
+pub(crate) fn papers() -> &'static (Arc<Pki>, ClientCredentials) {
+    static PAPERS: OnceLock<(Arc<Pki>, ClientCredentials)> = OnceLock::new();
+    PAPERS.get_or_init(|| {
+        let pki = Pki::generate(PkiOptions::default()).unwrap();
+        let client = pki.issue_client(ClientSpec::named("CUSTOMER-0001-SBX")).unwrap();
+        (Arc::new(pki), client)
+    })
+}
+
+/// One generation for all tests, which that provider takes.
 pub(crate) fn generation() -> Arc<Generation> {
     static GENERATION: OnceLock<Arc<Generation>> = OnceLock::new();
     let make = || {
-        let pki = Pki::generate(PkiOptions::default()).unwrap();
-        let client = pki.issue_client(ClientSpec::named("CUSTOMER-0001-SBX")).unwrap();
+        let (pki, client) = papers();
         let pem = |label: &str, text: &str| PemSource::from_bytes(label, text.as_bytes().to_vec());
         let identity =
             Identity::from_pem(&pem("c.pem", &client.certificate_pem), &pem("c.key", &client.key_pem))
@@ -55,8 +73,30 @@ pub(crate) fn generation() -> Arc<Generation> {
 
 /// A connection that has shaken hands, without a transport: proving.
 pub(crate) fn link(generation: u64, capacity: u32) -> Arc<Link> {
+    link_on(0, generation, capacity)
+}
+
+/// As [`link`], on this worker.
+pub(crate) fn link_on(worker: usize, generation: u64, capacity: u32) -> Arc<Link> {
     let now = Instant::now();
-    let facts = HandshakeFacts {
+    let birth = Birth {
+        id: next_id(),
+        protocol: Protocol::H2,
+        generation,
+        worker,
+        address: std::net::SocketAddr::from(([127, 0, 0, 1], 443)),
+        born: now,
+        retire_at: now + Duration::from_secs(3600),
+        facts: facts(),
+    };
+    let link = Link::new(birth, None);
+    link.set_capacity(capacity);
+    link
+}
+
+/// What a full handshake establishes.
+pub(crate) fn facts() -> HandshakeFacts {
+    HandshakeFacts {
         version: TlsVersion::Tls13,
         cipher_suite: "TLS13_AES_256_GCM_SHA384",
         key_exchange: Some("X25519MLKEM768"),
@@ -66,20 +106,8 @@ pub(crate) fn link(generation: u64, capacity: u32) -> Arc<Link> {
         peer_not_after: time::OffsetDateTime::UNIX_EPOCH,
         anchor: Fingerprint::of(b"anchor"),
         anchor_label: "chain.pem".to_owned(),
-    };
-    let birth = Birth {
-        id: next_id(),
-        protocol: Protocol::H2,
-        generation,
-        worker: 0,
-        address: std::net::SocketAddr::from(([127, 0, 0, 1], 443)),
-        born: now,
-        retire_at: now + Duration::from_secs(3600),
-        facts,
-    };
-    let link = Link::new(birth, None);
-    link.set_capacity(capacity);
-    link
+        pin: None,
+    }
 }
 
 /// A connection that serves, without a transport.
