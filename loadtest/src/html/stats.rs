@@ -135,11 +135,12 @@ pub(super) fn group<'a>(reports: &'a [Report], ours: &str) -> Vec<Scenario<'a>> 
 }
 
 impl<'a> Scenario<'a> {
-    /// The peer with the least CPU time per request.
+    /// The peer with the least CPU time per request that lost nothing; if all lost something, the one of all.
     pub(super) fn best_peer(&self, ours: &str) -> Option<&Row<'a>> {
         let peers = self.rows.iter().filter(|row| Part::of(row.subject, ours) == Part::Peer);
-        let with_cpu = peers.filter_map(|row| Some((Spread::of(&row.cpu())?.median, row)));
-        with_cpu.min_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, row)| row)
+        let with_cpu = peers.filter_map(|row| Some((row.lost() > 0, Spread::of(&row.cpu())?.median, row)));
+        let best = with_cpu.min_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
+        best.map(|(_, _, row)| row)
     }
 }
 

@@ -189,6 +189,15 @@ fn lost_requests_are_said_on_top_and_marked_in_the_table() {
 }
 
 #[test]
+fn a_peer_that_lost_requests_is_not_the_best_while_another_lost_none() {
+    let mut files = rounds();
+    files[1].1["ledger"] = json!({"started": 10, "ok": 9, "lost": {"reset": 1}});
+    let cpu = |seed: f64| 20.0 + seed * 1.37;
+    let rows = cells(&make(&files).page, "summary");
+    assert_eq!(rows[0][4], format!("{:.2}", cpu(3.0) / cpu(60.0)), "against envoy");
+}
+
+#[test]
 fn runs_of_different_loads_are_not_passed_off_as_comparable() {
     let mut files = rounds();
     assert!(!make(&files).page.contains("do not compare"));
