@@ -27,6 +27,9 @@ async fn grown(threads: &Threads) -> usize {
         eventually("another one serves", || serving(&pool) > held as usize && pool.status().dialling == 0)
             .await;
     }
+    // Four streams in use and a quarter to spare, one stream a connection: six. Later looks of the supervisor may be
+    // needed to get there.
+    eventually("as many serve as the load needs", || serving(&pool) == 6).await;
     let serving = serving(&pool);
     holding.iter().for_each(tokio::task::JoinHandle::abort);
     pool.stop(SOON).await;
