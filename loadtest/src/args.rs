@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Idle(IdleArgs),
     /// Relay TCP with a delay, to put a long way between the gateway and a provider on this machine
     Relay(RelayArgs),
+    /// A bare proxy of the same libraries: what the gateway costs above it is the price of what it does
+    Floor(FloorArgs),
     /// A gateway, a provider that misbehaves in every way at random, callers at a fixed rate; then the ledger
     Storm(StormArgs),
     /// End all connections again and again: how many of the new ones resume, with 0, 1 and 20 tickets
@@ -170,6 +172,20 @@ pub(crate) struct RelayArgs {
     /// Round trip to add: half each way
     #[arg(long, value_name = "TIME", value_parser = units::duration, default_value = "40ms")]
     pub round_trip: Duration,
+}
+
+/// Flags of `loadgen floor`.
+#[derive(Debug, Args)]
+pub(crate) struct FloorArgs {
+    /// Address to listen on, loopback
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// The provider: HTTP/2 with mutual TLS, a certificate for localhost
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: SocketAddr,
+    /// Folder with the assets under their names
+    #[arg(long, value_name = "DIR")]
+    pub assets: PathBuf,
 }
 
 /// Flags of `loadgen table`.

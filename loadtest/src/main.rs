@@ -8,6 +8,7 @@ mod args;
 mod caller;
 mod coalesce;
 mod error;
+mod floor;
 mod grpc;
 mod h2c;
 mod handshakes;
@@ -48,8 +49,8 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     args::{
-        Cli, Command, HandshakesArgs, IdleArgs, RedialArgs, RelayArgs, ResumptionArgs, RunArgs, StormArgs,
-        SummaryArgs, TableArgs,
+        Cli, Command, FloorArgs, HandshakesArgs, IdleArgs, RedialArgs, RelayArgs, ResumptionArgs, RunArgs,
+        StormArgs, SummaryArgs, TableArgs,
     },
     error::Error,
     plan::Plan,
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         (Some(Command::Summary(args)), _) => summary(args, &mut out),
         (Some(Command::Idle(args)), _) => idle(args, &mut out),
         (Some(Command::Relay(args)), _) => relay(args),
+        (Some(Command::Floor(args)), _) => floor(args),
         (Some(Command::Storm(args)), _) => storm(args, &mut out),
         (Some(Command::Resumption(args)), _) => resumption(args, &mut out),
         (Some(Command::Redial(args)), _) => redial(args, &mut out),
@@ -111,19 +113,27 @@ fn idle(args: &IdleArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn relay(args: &RelayArgs) -> Result<ExitCode, Error> {
-    for address in [args.listen, args.to] {
-        if !address.ip().is_loopback() {
-            return Err(Error::Usage(format!(
-                "{address} is not on loopback; the relay stays on this machine"
-            )));
+fn require_loopback(addresses: [std::net::SocketAddr; 2]) -> Result<(), Error> {
+    match addresses.into_iter().find(|address| !address.ip().is_loopback()) {
+        Some(address) => {
+            Err(Error::Usage(format!("{address} is not on loopback; this stays on one machine")))
         }
+        None => Ok(()),
     }
+}
+
+fn relay(args: &RelayArgs) -> Result<ExitCode, Error> {
+    require_loopback([args.listen, args.to])?;
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(relay::relay(args.listen, args.to, args.round_trip))
     };
     run().map(|()| ExitCode::SUCCESS).map_err(|source| Error::Relay { address: args.listen, source })
+}
+
+fn floor(args: &FloorArgs) -> Result<ExitCode, Error> {
+    require_loopback([args.listen, args.to])?;
+    match floor::run(args)? {}
 }
 
 fn storm(args: &StormArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
