@@ -20,7 +20,7 @@ use crate::{outcome::ErrorCode, telemetry::Ended};
 /// The body of a reply. Records the outcome of its request when it ends or is dropped.
 pub struct ReplyBody {
     source: Source,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     /// Of a caller for which a gRPC reply ends the exchange.
     phase: Option<Arc<Phase>>,
 }
@@ -33,7 +33,7 @@ enum Source {
 
 impl ReplyBody {
     /// The provider's response on its way.
-    pub(super) fn provider(body: ResponseBody, exchange: Exchange) -> Self {
+    pub(super) fn provider(body: ResponseBody, exchange: Box<Exchange>) -> Self {
         watch::callers_turn();
         let mut this = Self { source: Source::Provider(body), exchange: Some(exchange), phase: None };
         if this.is_end_stream() {
@@ -43,7 +43,7 @@ impl ReplyBody {
     }
 
     /// A reply of our own.
-    pub(super) fn own(content: Bytes, exchange: Option<Exchange>) -> Self {
+    pub(super) fn own(content: Bytes, exchange: Option<Box<Exchange>>) -> Self {
         watch::callers_turn();
         let content = (!content.is_empty()).then_some(content);
         let mut this = Self { source: Source::Own(content), exchange, phase: None };

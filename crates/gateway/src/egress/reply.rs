@@ -52,7 +52,7 @@ pub(super) enum Form {
 }
 
 /// Makes the reply; the outcome is recorded when it has been delivered.
-pub(super) fn refuse(failure: &Failure, mut exchange: Exchange) -> Response<ReplyBody> {
+pub(super) fn refuse(failure: &Failure, mut exchange: Box<Exchange>) -> Response<ReplyBody> {
     exchange.fail(failure.code, failure.retry_safe);
     log(failure, &exchange);
     match exchange.form {
@@ -61,7 +61,7 @@ pub(super) fn refuse(failure: &Failure, mut exchange: Exchange) -> Response<Repl
     }
 }
 
-fn trailers_only(failure: &Failure, exchange: Exchange) -> Response<ReplyBody> {
+fn trailers_only(failure: &Failure, exchange: Box<Exchange>) -> Response<ReplyBody> {
     let told = grpc::Failure {
         code: failure.code,
         retry_safe: failure.retry_safe,
@@ -100,7 +100,7 @@ pub(crate) fn document(
     Bytes::from(document.to_string())
 }
 
-fn problem(failure: &Failure, exchange: Exchange) -> Response<ReplyBody> {
+fn problem(failure: &Failure, exchange: Box<Exchange>) -> Response<ReplyBody> {
     let row = failure.code.row();
     let correlation = exchange.correlation_id.clone();
     let Failure { code, retry_safe, phase, retry_after: after, .. } = *failure;

@@ -225,7 +225,7 @@ pub(super) fn failure_of(error: &SendError, deadline: Option<Instant>, pool: &Po
     Failure { code, retry_safe: error.retry_safe, retry_after, phase, detail: error.to_string() }
 }
 
-fn deliver(response: Response<pool::ResponseBody>, mut exchange: Exchange) -> Response<ReplyBody> {
+fn deliver(response: Response<pool::ResponseBody>, mut exchange: Box<Exchange>) -> Response<ReplyBody> {
     exchange.status = response.status().as_u16();
     let (mut parts, body) = response.into_parts();
     headers::to_caller(&mut parts.headers);
