@@ -105,9 +105,13 @@ impl Series {
         (millis(pause) + self.slack_ms) / self.round_trip_ms
     }
 
-    /// Most dials that are no herd. At the very return one more trial may find nobody.
+    /// Most dials that are no herd. After an absence the requests that queued meanwhile may want the pool at its
+    /// ceiling, and at the very return one more trial may find nobody.
     fn most_dials(&self) -> u64 {
-        FLOOR + BEYOND_FLOOR + u64::from(self.way == Way::Away)
+        match self.way {
+            Way::Reset => FLOOR + BEYOND_FLOOR,
+            Way::Away => CEILING + BEYOND_FLOOR + 1,
+        }
     }
 
     /// Most trials in the time that the provider was away: a first volley, then one at a time with a pause after each.
@@ -375,8 +379,8 @@ mod tests {
         let dials = |dials| Recovery { dials, ..recovery(3.0) };
         assert!(series(Way::Reset, false, dials(FLOOR + 2)).is_good());
         assert!(!series(Way::Reset, false, dials(FLOOR + 3)).is_good());
-        assert!(series(Way::Away, false, dials(FLOOR + 3)).is_good());
-        assert!(!series(Way::Away, false, dials(FLOOR + 4)).is_good());
+        assert!(series(Way::Away, false, dials(CEILING + 3)).is_good());
+        assert!(!series(Way::Away, false, dials(CEILING + 4)).is_good());
     }
 
     #[test]
