@@ -129,7 +129,9 @@ async fn forward(
 ) -> Result<Response<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
     let (mut parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
+    // What HTTP/2 does not carry; load generators send nothing else of this hop.
     parts.headers.remove(http::header::HOST);
+    parts.headers.remove(http::header::CONNECTION);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = Uri::builder().scheme("https").authority(HOST).path_and_query(path).build()?;
     parts.version = http::Version::HTTP_2;
