@@ -71,14 +71,7 @@ impl<'a> Director<'a> {
 
     async fn perform(&mut self, fault: Fault) -> Result<(), Error> {
         match fault {
-            Fault::GoAway { form } => {
-                self.behave(|behaviour| behaviour.goaway_form = form)?;
-                self.absence.shakes(Instant::now());
-                self.stage.sim().goaway_all();
-                // Connections read the form when they hear of it.
-                sleep(HEARD).await;
-                self.behave(|_| {})
-            }
+            Fault::GoAway { form } => self.goaway(form).await,
             Fault::Cadence { requests, lasts } => {
                 self.spell(lasts, |behaviour| behaviour.goaway_after_requests = Some(requests)).await
             }
@@ -116,10 +109,7 @@ impl<'a> Director<'a> {
                 restarted
             }
             Fault::Silence { lasts } => {
-                // The eldest stays the eldest while it is silent, so that it is found again.
-                let _told = self.stage.sim().end(Target::Oldest, GoAwayForm::BlackHole);
-                sleep(lasts).await;
-                let _told = self.stage.sim().end(Target::Oldest, GoAwayForm::Reset);
+                self.silence(lasts).await;
                 Ok(())
             }
             Fault::BlackHole { lasts } => {
@@ -139,6 +129,24 @@ impl<'a> Director<'a> {
             Fault::ClientCertificate => self.client_certificate(),
             Fault::ServerCertificate => self.stage.rotate(),
         }
+    }
+
+    /// GOAWAY of this form on every connection.
+    async fn goaway(&mut self, form: GoAwayForm) -> Result<(), Error> {
+        self.behave(|behaviour| behaviour.goaway_form = form)?;
+        self.absence.shakes(Instant::now());
+        self.stage.sim().goaway_all();
+        // Connections read the form when they hear of it.
+        sleep(HEARD).await;
+        self.behave(|_| {})
+    }
+
+    /// The eldest connection is a black hole for a while, and is then reset.
+    async fn silence(&mut self, lasts: Duration) {
+        // The eldest stays the eldest while it is silent, so that it is found again.
+        let _told = self.stage.sim().end(Target::Oldest, GoAwayForm::BlackHole);
+        sleep(lasts).await;
+        let _told = self.stage.sim().end(Target::Oldest, GoAwayForm::Reset);
     }
 
     /// HTTP/1.1 alone for a while, with faults of its own; see [`Fault::Http11`].

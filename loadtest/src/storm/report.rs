@@ -208,6 +208,10 @@ impl Report {
             mib(self.memory.growth_bytes),
             mib(self.memory.growth_limit_bytes),
         )?;
+        self.write_verdict(out)
+    }
+
+    fn write_verdict(&self, out: &mut dyn Write) -> io::Result<()> {
         for failure in &self.failures {
             writeln!(out, "  FAILED      {failure}")?;
         }
